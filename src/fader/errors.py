@@ -1,0 +1,10 @@
+"""The one exception a user is meant to see.
+
+``FaderError`` says in one line what is wrong, where, and what to do. The command line prints that
+line on standard error and exits with status 1; every other exception is a defect of ours and keeps
+its traceback.
+"""
+
+
+class FaderError(ValueError):
+    """Bad input: a configuration, a file or an argument that the user can mend."""
