@@ -1,0 +1,138 @@
+"""Attention maskers (dino, vit, dinov2): EAR's saliency, the last block's CLS-to-patches attention.
+
+EAR and FADeR mask what an ImageNet-pretrained DINO ViT attends to. Neither paper says which
+attention: DINO's practice is taken (last block, CLS row), averaged over heads since one
+deterministic map is needed.
+
+Only the CLS row is computed, softmax(scale * q_cls k^T) in fp32: the blocks before the last keep
+their fused attention, and of the last one only its queries and keys are needed. Memory grows with
+the number of tokens, not with its square.
+"""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fader.errors import FaderError
+from fader.maskers import Autocast
+from fader.vision import backbones
+
+
+def cls_attention(vit: nn.Module, images: Tensor, autocast: Autocast = nullcontext) -> Tensor:
+    """Last-block attention of the CLS token to the patches, mean over heads.
+
+    Args:
+        vit: a timm ``VisionTransformer`` with at least two blocks.
+        images: (N,3,H,W), normalised, sides multiples of the patch size p.
+        autocast: precision context of the blocks; the softmax is in fp32 whatever it is.
+
+    Returns:
+        (N, H/p, W/p) fp32 in [0,1]. A map sums to at most 1; the rest goes to the prefix tokens.
+    """
+    last = vit.blocks[-1]
+    attention = last.attn
+    with autocast():
+        (patches, prefix), *_ = vit.forward_intermediates(
+            images,
+            indices=[len(vit.blocks) - 2],
+            return_prefix_tokens=True,
+            stop_early=True,
+            output_fmt="NLC",
+            intermediates_only=True,
+        )
+        tokens = last.norm1(torch.cat([prefix, patches], dim=1))
+        weight_q, weight_k, _ = attention.qkv.weight.chunk(3)
+        bias_q, bias_k, _ = (
+            (None, None, None) if attention.qkv.bias is None else attention.qkv.bias.chunk(3)
+        )
+        query = F.linear(tokens[:, :1], weight_q, bias_q)
+        key = F.linear(tokens, weight_k, bias_k)
+
+    def heads(x: Tensor) -> Tensor:
+        return x.float().unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+
+    query, key = attention.q_norm(heads(query)), attention.k_norm(heads(key))
+    row = (attention.scale * query @ key.transpose(-2, -1)).softmax(dim=-1)  # (N, heads, 1, tokens)
+    grid_h, grid_w = vit.patch_embed.dynamic_feat_size(images.shape[-2:])
+    return row[:, :, 0, prefix.shape[1] :].mean(dim=1).unflatten(1, (grid_h, grid_w))
+
+
+class AttentionMasker:
+    """Zero-shot masker from a pretrained ViT.
+
+    Args:
+        name: a key of ``backbones.BACKBONES``.
+        input_size: side of the square the images are resized to (bilinear, antialiased), pixels; a
+            multiple of the patch size. None: the backbone's default.
+        batch: images per forward pass.
+        weights_dir, device, autocast: as in ``fader.maskers.create``.
+
+    Raises:
+        FaderError: input_size is no multiple of the patch size, batch < 1, or no weights to be had.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        input_size: int | None = None,
+        batch: int = 16,
+        *,
+        weights_dir: Path | None = None,
+        device: torch.device | str = "cpu",
+        autocast: Autocast = nullcontext,
+    ) -> None:
+        entry = backbones.backbone(name)
+        self.input_size = entry.input_size if input_size is None else input_size
+        if self.input_size < entry.patch_size or self.input_size % entry.patch_size:
+            raise FaderError(
+                f"masker {name!r}: input_size {self.input_size} is no multiple of the patch size "
+                f"{entry.patch_size}; for example {entry.input_size}"
+            )
+        if batch < 1:
+            raise FaderError(f"masker {name!r}: batch {batch} must be at least 1")
+        self.batch = batch
+        self.autocast = autocast
+        model, info = backbones.load(name, weights_dir)
+        self.model = model.to(device)
+        self.weights = str(info)
+        self.mean = torch.tensor(entry.mean, device=device).view(3, 1, 1)
+        self.std = torch.tensor(entry.std, device=device).view(3, 1, 1)
+
+    def fit(self, normal: Tensor) -> None:
+        """Nothing to learn."""
+
+    @torch.no_grad()
+    def saliency(self, images: Tensor) -> Tensor:
+        """Images (N,3,H,W) in [0,1] -> (N,g,g) fp32, g = input_size / patch size, same device."""
+        size = (self.input_size, self.input_size)
+        maps = []
+        for part in images.split(self.batch):
+            part = part.to(self.mean.device, torch.float32)
+            part = F.interpolate(part, size, mode="bilinear", antialias=True)
+            part = (part - self.mean) / self.std
+            maps.append(cls_attention(self.model, part, self.autocast).to(images.device))
+        return torch.cat(maps)
+
+
+def create(
+    name: str,
+    settings: Mapping[str, Any],
+    *,
+    weights_dir: Path | None,
+    device: torch.device | str,
+    autocast: Autocast,
+) -> AttentionMasker:
+    """Settings: ``input_size`` (pixels; default the backbone's), ``batch`` (images; default 16)."""
+    known = ("input_size", "batch")
+    if unknown := sorted(set(settings) - set(known)):
+        raise FaderError(
+            f"masker {name!r}: unknown setting {', '.join(unknown)}; it has {', '.join(known)}"
+        )
+    return AttentionMasker(
+        name, **settings, weights_dir=weights_dir, device=device, autocast=autocast
+    )
