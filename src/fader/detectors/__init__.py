@@ -1,0 +1,1 @@
+"""Anything with a row in a table: EAR, FADeR and the baselines."""

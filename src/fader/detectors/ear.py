@@ -1,0 +1,104 @@
+"""EAR: reconstruction by inpainting of what an attention mask hides (arXiv 2310.04010 v2, paper
+section 2.1).
+
+The network sees I′ = K ⊙ I + (1 − K) ⊙ mosaic_m(I) and learns to give I back, on normal images
+only, with each image's own deterministic mask. The mosaic scale is drawn at random per batch, so
+that one network serves every candidate of the m* search (our choice: one network per category
+instead of one per scale).
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from fader import training
+from fader.config import Config
+from fader.runtime import Machine
+from fader.vision.losses import reconstruction_loss
+from fader.vision.mosaic import obfuscate
+from fader.vision.unet import UNet
+
+
+def build(config: Config, machine: Machine, weights: Mapping[str, Tensor] | None = None) -> UNet:
+    """EAR's U-Net on the machine's device, channels last; with ``weights`` as trained, in eval
+    mode."""
+    network = UNet(config.unet.widths, config.unet.output)
+    if weights is not None:
+        network.load_state_dict(dict(weights))
+        network.eval().requires_grad_(False)
+    return network.to(machine.device, memory_format=torch.channels_last)
+
+
+def reconstruct(network: UNet, scale: int, machine: Machine):
+    """Callable (images (B, 3, H, W) in [0, 1], masks (B, H, W)) → reconstructions, at mosaic
+    ``scale``."""
+
+    def forward(images: Tensor, masks: Tensor) -> Tensor:
+        with machine.autocast():
+            return network(obfuscate(images, masks, scale))
+
+    return forward
+
+
+def fit(
+    config: Config,
+    machine: Machine,
+    pixels: Tensor,
+    masks: Tensor,
+    *,
+    seed: int,
+    label: str,
+    checkpoint: training.Checkpoint,
+) -> tuple[UNet, list[dict[str, float]]]:
+    """Pre-train EAR on normal images.
+
+    Parameters
+    ----------
+    pixels : (N, 3, H, W) uint8, moved to the device whole.
+    masks : (N, H, W) bool, True = hidden behind the mosaic.
+    seed : derived seed of initialisation, order and mosaic scales.
+
+    Returns
+    -------
+    The trained network in train mode, and one dictionary of losses per epoch.
+    """
+    torch.manual_seed(seed)
+    network = build(config, machine)
+    optimizer = torch.optim.Adam(network.parameters(), config.ear.lr, fused=True)
+    pixels, masks = pixels.to(machine.device), masks.to(machine.device)
+    scales = torch.tensor(config.ear.scales)
+    loss = config.loss
+
+    def step(indices: Tensor, random: torch.Generator) -> Mapping[str, Tensor]:
+        scale = int(scales[torch.randint(len(scales), (1,), generator=random)])
+        chosen = indices.to(machine.device)
+        images = machine.images(pixels[chosen])
+        with machine.autocast():
+            reconstruction = network(obfuscate(images, masks[chosen], scale))
+        return reconstruction_loss(
+            images,
+            reconstruction,
+            l2=loss.l2,
+            ssim_weight=loss.ssim,
+            msgms=loss.msgms,
+            scales=loss.scales,
+        )
+
+    per_epoch = training.batches_per_epoch(len(pixels), config.ear.batch)
+    total = per_epoch * config.ear.epochs
+    schedules = {"step": training.step_decay, "onecycle": training.one_cycle}
+    history = training.train(
+        label=label,
+        modules={"unet": network},
+        optimizer=optimizer,
+        step=step,
+        count=len(pixels),
+        batch=config.ear.batch,
+        epochs=config.ear.epochs,
+        seed=seed,
+        multiplier=schedules[config.ear.schedule](total),
+        checkpoint=checkpoint,
+        remedy="lower ear.lr",
+    )
+    return network, history
