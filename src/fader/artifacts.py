@@ -47,7 +47,7 @@ class Files:
         return f"{self.folder}/ear/seed{seed}.safetensors"
 
     def mosaic(self, seed: int | str) -> str:
-        return f"{self.folder}/ear/seed{seed}.mosaic.json"
+        return f"{self.folder}/mosaic/seed{seed}.json"
 
     def fader(self, seed: int | str, system: str) -> str:
         return f"{self.folder}/fader/seed{seed}/{system}.safetensors"

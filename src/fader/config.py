@@ -235,10 +235,17 @@ class Figures(Section):
     images: Positive = Field(description="defective test images per category shown in Figure 1")
 
 
+class Place(Section):
+    """One category of a data set: a row of every table."""
+
+    dataset: Name = Field(description="a key of datasets")
+    category: Name = Field(description="the category's folder")
+
+
 class Config(Section):
     run: Name = Field(description="everything of the run lives under results/<run>/")
-    categories: dict[Name, str] = Field(
-        min_length=1, description="stage name: dataset/category, in table order"
+    categories: dict[Name, Place] = Field(
+        min_length=1, description="stage name: dataset and category, in table order"
     )
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     datasets: dict[Name, Dataset] = Field(min_length=1)
@@ -260,14 +267,13 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for stage, path in self.categories.items():
-            dataset, _, category = path.partition("/")
-            if not category or "/" in category:
-                raise ValueError(f"categories.{stage}: expected dataset/category, got {path!r}")
-            if dataset not in self.datasets:
-                raise ValueError(f"categories.{stage}: dataset {dataset!r} is not under datasets")
-        if len(set(self.categories.values())) < len(self.categories):
-            raise ValueError("categories: the same dataset/category is listed twice")
+        for stage, place in self.categories.items():
+            if place.dataset not in self.datasets:
+                raise ValueError(
+                    f"categories.{stage}: dataset {place.dataset!r} is not under datasets"
+                )
+        if len(set(self.pairs())) < len(self.categories):
+            raise ValueError("categories: the same category of a data set is listed twice")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: the same seed is listed twice")
         step = 2 ** (len(self.unet.widths) - 1)
@@ -288,7 +294,7 @@ class Config(Section):
 
     def pairs(self) -> list[tuple[str, str]]:
         """(dataset, category) in table order."""
-        return [tuple(path.split("/")) for path in self.categories.values()]
+        return [(place.dataset, place.category) for place in self.categories.values()]
 
     def systems(self) -> list[str]:
         """Trained FADeR systems: ``<masker>`` and ``<masker>-<variant>`` for the base masker."""

@@ -45,7 +45,7 @@ class Category:
         if (self.dataset, self.name) not in self.config.pairs():
             raise FaderError(
                 f"{self.dataset}/{self.name} is not under categories in the configuration"
-                f" ({', '.join(self.config.categories.values())})"
+                f" ({', '.join('/'.join(pair) for pair in self.config.pairs())})"
             )
 
     @property
