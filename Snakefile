@@ -5,6 +5,10 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
+# Used only with `--sdm apptainer`; otherwise the locked environment of `make env` runs everything.
+container: "docker://python:3.11-bookworm"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/masks.smk"

@@ -174,19 +174,24 @@ def read_header(path: str | Path) -> Header:
     path = Path(path)
     try:
         if path.suffix == ".json":
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
         else:
             with path.open("rb") as stream:
                 size = int.from_bytes(stream.read(8), "little")
                 if not 0 < size < 1 << 27:
                     raise ValueError("not a safetensors file")
-                content = json.loads(json.loads(stream.read(size))["__metadata__"][HEADER])
+                table = json.loads(stream.read(size))
+                content = json.loads(table.pop("__metadata__")[HEADER])
+                end = max((tensor["data_offsets"][1] for tensor in table.values()), default=0)
+                if path.stat().st_size != 8 + size + end:
+                    raise ValueError("not as long as its header says")
         return Header(**{key: content[key] for key in Header.__dataclass_fields__})
     except FileNotFoundError:
         raise _missing(path) from None
     except (ValueError, KeyError, TypeError) as error:
         raise FaderError(
-            f"{path}: damaged, or not an artefact of this pipeline ({error!r});"
+            f"{path}: damaged, or not an artefact of this pipeline"
+            f" ({type(error).__name__}: {error});"
             " delete it and run again"
         ) from None
 
@@ -205,7 +210,7 @@ def check(path: str | Path, kind: str, settings: Mapping[str, Any]) -> Header:
     changed = sorted(
         key
         for key in settings.keys() | header.settings.keys()
-        if settings.get(key) != header.settings.get(key)
+        if settings.get(key, ...) != header.settings.get(key, ...)
     )
     if changed:
         raise FaderError(f"{path}: stale, made with another {', '.join(changed)}; {remedy}")

@@ -23,7 +23,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ConfigFile = Annotated[Path, typer.Option("--config", help="Configuration file.")]
+ConfigFile = Annotated[
+    Path, typer.Option("--config", envvar="FADER_PARAMS", help="Configuration file.")
+]
 DatasetName = Annotated[str, typer.Option("--dataset", help="Data set, a key of `datasets`.")]
 CategoryName = Annotated[str, typer.Option("--category", help="Category of the data set.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed, one of `seeds`.")]

@@ -21,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from fader.errors import FaderError
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*(-[a-z0-9_]+)*$")]
+# The hyphen parts masker and variant in the names of systems and methods.
+MaskerName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -30,7 +32,7 @@ SCHEDULES = ("fixed", "warmup", "sgdr")
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Synthetic(Section):
@@ -118,19 +120,22 @@ class Attention(Section):
 
 
 class Masks(Section):
-    base: Name = Field(description="the masker EAR is trained with; paper: dino")
+    base: MaskerName = Field(description="the masker EAR is trained with; paper: dino")
     rule: Literal["mass", "minmax", "mean_std", "otsu", "quantile"] = Field(
         description="the one threshold rule for every masker; paper silent, `mass` our choice"
     )
     level: float = Field(
-        description="the rule's level: mass kept (0.6), threshold, or multiple of σ"
+        description="the rule's level: mass kept in (0, 1), 0.6 our choice; threshold or share in"
+        " [0, 1) for minmax and quantile; multiple of σ for mean_std; not used by otsu"
     )
-    maskers: dict[Name, Attention] = Field(min_length=1, description="maskers of this run, by name")
+    maskers: dict[MaskerName, Attention] = Field(
+        min_length=1, description="maskers of this run, by name"
+    )
 
     @model_validator(mode="after")
     def _base_is_a_masker(self) -> Self:
         if self.base not in self.maskers:
-            raise ValueError(f"base {self.base!r} is not among maskers {sorted(self.maskers)}")
+            raise ValueError(f"base: {self.base!r} is not among maskers {sorted(self.maskers)}")
         return self
 
 
@@ -145,7 +150,7 @@ class UNet(Section):
 class Loss(Section):
     """Weights of the reconstruction loss; equal weights as in RIAD's line of work."""
 
-    l2: Weight
+    l2: Weight = Field(description="weight of the mean squared error")
     ssim: Weight = Field(description="weight of 1 − SSIM (11×11, σ = 1.5)")
     msgms: Weight = Field(description="weight of the mean 1 − MSGMS map")
     scales: int = Field(ge=1, le=6, description="MSGMS scales; 4")
@@ -219,7 +224,7 @@ class Score(Section):
     @model_validator(mode="after")
     def _odd(self) -> Self:
         if self.smooth % 2 == 0:
-            raise ValueError(f"smooth must be odd, got {self.smooth}")
+            raise ValueError(f"smooth: must be odd, got {self.smooth}")
         return self
 
 
@@ -247,7 +252,9 @@ class Config(Section):
     categories: dict[Name, Place] = Field(
         min_length=1, description="stage name: dataset and category, in table order"
     )
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        min_length=1, description="one training each; mean ± std in the tables; three, our choice"
+    )
     datasets: dict[Name, Dataset] = Field(min_length=1)
     weights_dir: str | None = Field(
         description="folder searched first for pretrained weights, or null ($FADER_WEIGHTS)"
@@ -270,7 +277,7 @@ class Config(Section):
         for stage, place in self.categories.items():
             if place.dataset not in self.datasets:
                 raise ValueError(
-                    f"categories.{stage}: dataset {place.dataset!r} is not under datasets"
+                    f"categories.{stage}.dataset: {place.dataset!r} is not under datasets"
                 )
         if len(set(self.pairs())) < len(self.categories):
             raise ValueError("categories: the same category of a data set is listed twice")
@@ -279,17 +286,20 @@ class Config(Section):
         step = 2 ** (len(self.unet.widths) - 1)
         if self.image.size % step:
             raise ValueError(
-                f"image.size {self.image.size} is not divisible by {step}, as the"
+                f"image.size: {self.image.size} is not divisible by {step}, as the"
                 f" {len(self.unet.widths)} levels of unet.widths need"
             )
         for key, scales in (("ear.scales", self.ear.scales), ("mosaic.fixed", [self.mosaic.fixed])):
             for m in scales:
                 if self.image.size % m:
                     raise ValueError(f"{key}: {m} does not divide image.size {self.image.size}")
-        if self.image.size // 2 ** (self.loss.scales - 1) < 4:
-            raise ValueError(
-                f"loss.scales: {self.loss.scales} scales are too many for {self.image.size} pixels"
-            )
+                if m == self.image.size:
+                    raise ValueError(f"{key}: {m} makes one patch of the image, nothing to rank")
+        for key, scales in (("loss.scales", self.loss.scales), ("score.scales", self.score.scales)):
+            if self.image.size // 2 ** (scales - 1) < 4:
+                raise ValueError(
+                    f"{key}: {scales} scales are too many for {self.image.size} pixels"
+                )
         return self
 
     def pairs(self) -> list[tuple[str, str]]:
@@ -387,33 +397,36 @@ def parse(values: Any, source: str) -> Config:
         elif first["type"] not in ("missing", "value_error"):
             message += f", got {first['input']!r}"
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise FaderError(f"{source}: {where + ': ' if where else ''}{message}{more}") from None
+        # The models' own validators open their message with the key inside their section.
+        joint = "." if first["type"] == "value_error" else ": "
+        raise FaderError(f"{source}: {where + joint if where else ''}{message}{more}") from None
 
 
 def load(path: Path = Path("params.yaml")) -> Config:
     """Read and validate a configuration file; FaderError when it is missing, not YAML or not
     valid."""
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FaderError(
             f"{path}: no such file; `fader preset demo` writes one in the repository's root"
         ) from None
-    except yaml.YAMLError as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise FaderError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return parse(values, str(path))
 
 
 def use_preset(name: str, target: Path, presets: Path = Path("presets")) -> Path:
     """Copy a validated preset onto ``target``; FaderError when there is none of that name."""
+    from fader.artifacts import replacing  # which imports this module
+
     source = presets / f"{name}.yaml"
     if not source.is_file():
         known = ", ".join(sorted(p.stem for p in presets.glob("*.yaml"))) or f"none in {presets}/"
         raise FaderError(f"no preset {name!r} (there are: {known})")
     load(source)
-    temporary = target.with_name(f".{target.name}.new")
-    shutil.copyfile(source, temporary)
-    temporary.replace(target)
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
     return source
 
 

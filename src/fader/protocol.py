@@ -47,7 +47,8 @@ def split(pixels: np.ndarray, settings: Validation, seed: int) -> Split:
     held_count = max(2, round(settings.fraction * count))
     if count - held_count < 2:
         raise FaderError(
-            f"{count} training normals are too few to hold out {held_count}; at least 4 are needed"
+            f"{count} training normals, {held_count} of them held out, leave fewer than 2 to fit;"
+            " lower validation.fraction or give at least 4 images"
         )
     order = np.random.default_rng(derive_seed(seed, "split")).permutation(count)
     held, fit = np.sort(order[:held_count]), np.sort(order[held_count:])

@@ -116,19 +116,24 @@ class Checkpoint:
                 if about["key"] != self.key:
                     return 0, []
                 tensors = {key: stream.get_tensor(key) for key in filter(None, stream.keys())}
-        except SafetensorError as error:
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise FaderError(
-                f"{self.path}: damaged checkpoint ({error}); delete it to start again"
+                f"{self.path}: damaged checkpoint ({error!r}); delete it to start again"
             ) from None
         for name, module in modules.items():
             prefix = f"{name}/"
             module.load_state_dict(
                 {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             )
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer/"):
                 _, index, entry = key.split("/")
+                # Fused Adam pairs elements by address, so moments need their parameter's layout
+                # (channels last), which a file does not keep.
+                if value.shape == parameters[int(index)].shape:
+                    value = torch.empty_like(parameters[int(index)]).copy_(value)
                 state.setdefault(int(index), {})[entry] = value
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": state, "param_groups": groups})

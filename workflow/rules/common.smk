@@ -1,5 +1,6 @@
 # Configuration, file names and the settings that each phase depends on; shared by all rules.
 
+import os
 from pathlib import Path
 
 import yaml
@@ -20,7 +21,9 @@ def stop(message):
 try:
     plain = yaml.safe_load(PARAMS.read_text())
     if config and config != plain:
-        stop("--config overrides and several --configfile are not supported: edit one complete file")
+        stop(
+            "--config overrides and several --configfile are not supported: edit one complete file"
+        )
     config.update(plain)
     CONFIG = schema.parse(plain, str(PARAMS))
 except FileNotFoundError:
@@ -28,25 +31,88 @@ except FileNotFoundError:
 except (yaml.YAMLError, TypeError, ValueError) as error:
     stop(" ".join(str(error).split()))
 
-RUN = f"results/{CONFIG.run}"
-CATEGORY = RUN + "/{dataset}/{category}"
-LOGS = f"logs/{CONFIG.run}/{{dataset}}/{{category}}"
-FILES = Files(CATEGORY)
+# Every `fader` command of a rule reads the same file.
+os.environ["FADER_PARAMS"] = str(PARAMS)
+
+
+envvars:
+    "FADER_PARAMS",
+
+
+FILES = Files.of(CONFIG.run, "{dataset}", "{category}")
 
 
 def settings(phase):
     """Params of a rule: the keys its phase depends on, each by lookup, so that only they rerun it."""
     return {
-        key.replace("{", "").replace("}", "").replace(".", "_"): lookup(
-            within=config, dpath=key.replace(".", "/")
-        )
+        key.replace("{", "")
+        .replace("}", "")
+        .replace(".", "_"): lookup(within=config, dpath=key.replace(".", "/"))
         for key in schema.PHASES[phase]
     }
 
 
-def of_category(path, **values):
-    """Input function: ``path`` with the job's wildcards and ``values`` filled in."""
-    return lambda wildcards: path.format(**wildcards, **values)
+def log_file(name):
+    """Log of a job of one category; its benchmark lies beside it."""
+    return f"logs/{CONFIG.run}/{{dataset}}/{{category}}/{name}.log"
+
+
+def benchmark_file(name):
+    return f"logs/{CONFIG.run}/{{dataset}}/{{category}}/{name}.tsv"
+
+
+def source_images(wildcards):
+    """Images of a category in a folder of the user's own, so that a changed image is noticed."""
+    chosen = CONFIG.datasets[wildcards.dataset]
+    if chosen.source != "folder":
+        return []
+    folder = Path(chosen.root) / wildcards.category
+    return sorted(str(path) for path in folder.rglob("*") if path.is_file())
+
+
+def fader_inputs(wildcards):
+    """EAR and masks, and the proposed FADeR where a variant inherits its pick."""
+    masker, _, variant = wildcards.system.partition("-")
+    paths = [
+        FILES.packed(),
+        FILES.validation(),
+        FILES.mask(masker),
+        FILES.ear("{seed}"),
+        FILES.mosaic("{seed}"),
+    ]
+    if variant and CONFIG.variants[variant].grid == "inherit":
+        paths.append(FILES.fader("{seed}", masker))
+    return [path.format(**wildcards) for path in paths]
+
+
+def evaluated_inputs(wildcards):
+    """Images, masks, EAR with its m*, and the trained FADeR for every method but EAR's own."""
+    stage, _, system = wildcards.method.partition("-")
+    paths = [
+        FILES.packed(),
+        FILES.mask(system.partition("-")[0]),
+        FILES.ear("{seed}"),
+        FILES.mosaic("{seed}"),
+    ]
+    if stage != "ear":
+        paths.append(FILES.fader("{seed}", system))
+    return [path.format(**wildcards) for path in paths]
+
+
+def of_run(path):
+    """``path`` for every category of the run (categories of two data sets may share a name)."""
+    return [
+        filled
+        for dataset, category in CONFIG.pairs()
+        for filled in expand(
+            path,
+            dataset=dataset,
+            category=category,
+            seed=CONFIG.seeds,
+            method=CONFIG.methods(),
+            masker=CONFIG.masks.maskers,
+        )
+    ]
 
 
 wildcard_constraints:

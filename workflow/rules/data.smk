@@ -1,31 +1,22 @@
 # Images: made, fetched or found; packed; and the label-free validation split.
 
 
-def source_images(wildcards):
-    """Images of a category in a folder of the user's own, so that a changed image is noticed."""
-    chosen = CONFIG.datasets[wildcards.dataset]
-    if chosen.source != "folder":
-        return []
-    folder = Path(chosen.root) / wildcards.category
-    return sorted(str(path) for path in folder.rglob("*") if path.is_file())
-
-
 rule dataset:
     output:
         manifest_path("{dataset}"),
-    params:
-        **settings("dataset"),
     log:
         "logs/dataset/{dataset}.log",
     benchmark:
         "logs/dataset/{dataset}.tsv"
+    retries: 2
     threads: 1
     resources:
         mem_mb=1000,
         runtime=240,
-    retries: 2
+    params:
+        **settings("dataset"),
     shell:
-        "fader dataset --config {PARAMS} {wildcards.dataset} > {log} 2>&1"
+        "fader dataset {wildcards.dataset} > {log} 2>&1"
 
 
 rule pack:
@@ -34,18 +25,18 @@ rule pack:
         source_images,
     output:
         FILES.packed(),
-    params:
-        **settings("pack"),
     log:
-        LOGS + "/pack.log",
+        log_file("pack"),
     benchmark:
-        LOGS + "/pack.tsv"
+        benchmark_file("pack")
     threads: 1
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        **settings("pack"),
     shell:
-        "fader pack --config {PARAMS} --dataset {wildcards.dataset} --category {wildcards.category}"
+        "fader pack --dataset {wildcards.dataset} --category {wildcards.category}"
         " > {log} 2>&1"
 
 
@@ -54,16 +45,16 @@ rule validation:
         FILES.packed(),
     output:
         FILES.validation(),
-    params:
-        **settings("validation"),
     log:
-        LOGS + "/validation.log",
+        log_file("validation"),
     benchmark:
-        LOGS + "/validation.tsv"
+        benchmark_file("validation")
     threads: 1
     resources:
         mem_mb=2000,
         runtime=10,
+    params:
+        **settings("validation"),
     shell:
-        "fader validation --config {PARAMS} --dataset {wildcards.dataset}"
+        "fader validation --dataset {wildcards.dataset}"
         " --category {wildcards.category} > {log} 2>&1"

@@ -9,19 +9,19 @@ rule train_ear:
     output:
         FILES.ear("{seed}"),
         FILES.losses(FILES.ear("{seed}")),
-    params:
-        **settings("ear"),
     log:
-        LOGS + "/ear.seed{seed}.log",
+        log_file("ear.seed{seed}"),
     benchmark:
-        LOGS + "/ear.seed{seed}.tsv"
+        benchmark_file("ear.seed{seed}")
     threads: CONFIG.runtime.threads
     resources:
         mem_mb=8000,
         runtime=720,
         gpu=int(CONFIG.runtime.device == "cuda"),
+    params:
+        **settings("ear"),
     shell:
-        "fader train-ear --config {PARAMS} --dataset {wildcards.dataset}"
+        "fader train-ear --dataset {wildcards.dataset}"
         " --category {wildcards.category} --seed {wildcards.seed} > {log} 2>&1"
 
 
@@ -33,17 +33,17 @@ rule search_mosaic:
         FILES.ear("{seed}"),
     output:
         FILES.mosaic("{seed}"),
-    params:
-        **settings("mosaic"),
     log:
-        LOGS + "/mosaic.seed{seed}.log",
+        log_file("mosaic.seed{seed}"),
     benchmark:
-        LOGS + "/mosaic.seed{seed}.tsv"
+        benchmark_file("mosaic.seed{seed}")
     threads: CONFIG.runtime.threads
     resources:
         mem_mb=6000,
         runtime=60,
         gpu=int(CONFIG.runtime.device == "cuda"),
+    params:
+        **settings("mosaic"),
     shell:
-        "fader search-mosaic --config {PARAMS} --dataset {wildcards.dataset}"
+        "fader search-mosaic --dataset {wildcards.dataset}"
         " --category {wildcards.category} --seed {wildcards.seed} > {log} 2>&1"

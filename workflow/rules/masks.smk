@@ -7,17 +7,17 @@ rule mask:
         FILES.validation(),
     output:
         FILES.mask("{masker}"),
-    params:
-        **settings("mask"),
     log:
-        LOGS + "/mask.{masker}.log",
+        log_file("mask.{masker}"),
     benchmark:
-        LOGS + "/mask.{masker}.tsv"
+        benchmark_file("mask.{masker}")
     threads: CONFIG.runtime.threads
     resources:
         mem_mb=6000,
         runtime=120,
         gpu=int(CONFIG.runtime.device == "cuda"),
+    params:
+        **settings("mask"),
     shell:
-        "fader mask --config {PARAMS} --dataset {wildcards.dataset} --category {wildcards.category}"
+        "fader mask --dataset {wildcards.dataset} --category {wildcards.category}"
         " --masker {wildcards.masker} > {log} 2>&1"

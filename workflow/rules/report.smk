@@ -4,22 +4,6 @@ TABLES = ["table1", "table2"]
 FIGURES = ["fig1"]
 
 
-def of_run(path):
-    """``path`` for every category of the run (categories of two data sets may share a name)."""
-    return [
-        filled
-        for dataset, category in CONFIG.pairs()
-        for filled in expand(
-            path,
-            dataset=dataset,
-            category=category,
-            seed=CONFIG.seeds,
-            method=CONFIG.methods(),
-            masker=CONFIG.masks.maskers,
-        )
-    ]
-
-
 rule tables:
     input:
         [path for name in TABLES for path in table_paths(CONFIG.run, name)],
@@ -32,20 +16,20 @@ rule table:
         "reference",
     output:
         table_paths(CONFIG.run, "{table}"),
-    params:
-        **settings("report"),
-    wildcard_constraints:
-        table="|".join(TABLES),
     log:
         f"logs/{CONFIG.run}/{{table}}.log",
     benchmark:
         f"logs/{CONFIG.run}/{{table}}.tsv"
+    wildcard_constraints:
+        table="|".join(TABLES),
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        **settings("report"),
     shell:
-        "fader table --config {PARAMS} {wildcards.table} > {log} 2>&1"
+        "fader table {wildcards.table} > {log} 2>&1"
 
 
 rule figure:
@@ -55,17 +39,17 @@ rule figure:
         of_run(FILES.metrics("{seed}", "{method}")),
     output:
         figure_paths(CONFIG.run, "{figure}"),
-    params:
-        **settings("report"),
-    wildcard_constraints:
-        figure="|".join(FIGURES),
     log:
         f"logs/{CONFIG.run}/{{figure}}.log",
     benchmark:
         f"logs/{CONFIG.run}/{{figure}}.tsv"
+    wildcard_constraints:
+        figure="|".join(FIGURES),
     threads: 1
     resources:
         mem_mb=2000,
         runtime=10,
+    params:
+        **settings("report"),
     shell:
-        "fader figure --config {PARAMS} {wildcards.figure} > {log} 2>&1"
+        "fader figure {wildcards.figure} > {log} 2>&1"

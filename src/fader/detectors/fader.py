@@ -79,8 +79,8 @@ def reconstruct(network: UNet, phi: nn.Module, patch: int, variant: Variant, mac
 class FrozenFeatures:
     """Encoder features of I′ for a fixed set of images, held in memory up to ``limit`` bytes.
 
-    Features keep the precision of the encoder's own output, so a cached feature equals a recomputed
-    one.
+    Features keep the precision of the encoder's own output, and none is computed in a batch of one,
+    where convolutions round differently: on a CPU a cached feature equals a recomputed one.
     """
 
     def __init__(
@@ -92,7 +92,8 @@ class FrozenFeatures:
         size = sum(f.numel() * f.element_size() for f in first) * len(obfuscated)
         self.cached: list[Tensor] | None = None
         if size <= limit:
-            parts = [[_rows(f) for f in self._compute(part)] for part in obfuscated.split(batch)]
+            chunks = obfuscated.tensor_split(max(1, len(obfuscated) // max(2, batch)))
+            parts = [[_rows(f) for f in self._compute(chunk)] for chunk in chunks]
             self.cached = [torch.cat(level) for level in zip(*parts, strict=True)]
 
     def _compute(self, obfuscated: Tensor) -> list[Tensor]:

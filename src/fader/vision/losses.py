@@ -27,7 +27,10 @@ def _banded(taps: Tensor, size: int) -> Tensor:
     return matrix
 
 
+# The matrices are kept for the whole process, so they must be usable in training even when scoring,
+# under inference mode, was the first to ask for them.
 @cache
+@torch.inference_mode(False)
 def _gaussian_window(size: int, window: int, sigma: float, device: torch.device) -> Tensor:
     x = torch.arange(window, dtype=torch.float64) - (window - 1) / 2
     taps = torch.exp(-(x**2) / (2 * sigma**2))
@@ -35,6 +38,7 @@ def _gaussian_window(size: int, window: int, sigma: float, device: torch.device)
 
 
 @cache
+@torch.inference_mode(False)
 def _bilinear(size: int, target: int, device: torch.device) -> Tensor:
     """Matrix (target, size) of bilinear resizing with align_corners=False."""
     eye = torch.eye(size)[None]

