@@ -337,7 +337,7 @@ PHASES: dict[str, tuple[str, ...]] = {
     "dataset": ("datasets.{dataset}",),
     "pack": ("datasets.{dataset}", "image"),
     "validation": ("validation",),
-    "mask": ("masks.maskers.{masker}", "masks.rule", "masks.level"),
+    "mask": ("masks.maskers.{masker}", "masks.rule", "masks.level", "runtime"),
     "ear": ("ear", "unet", "loss", "masks.base", "runtime"),
     "mosaic": ("mosaic", "ear.scales", "score", "unet", "masks.base", "runtime"),
     "fader": ("fader", "unet", "loss", "score", "masks.base", "runtime"),

@@ -96,6 +96,29 @@ class Category:
         path = self.files.mosaic(seed)
         return self.checked(path, "mosaic").facts["mosaic"]
 
+    def verified(self, seed: int, method: str) -> Header:
+        """Header of a method's metrics; every artefact behind it is checked as well."""
+        files, system = self.files, method.partition("-")[2]
+        masker = system.partition("-")[0]
+        self.checked(artifacts.manifest_path(self.dataset), "dataset")
+        self.checked(files.packed(), "pack")
+        self.checked(files.validation(), "validation")
+        for name in {masker, self.config.masks.base}:
+            self.checked(files.mask(name), "mask", masker=name)
+        self.checked(files.ear(seed), "ear")
+        self.checked(files.mosaic(seed), "mosaic")
+        if not method.startswith("ear-"):
+            for name in {system, *self.inherited(system)}:
+                settings = self.system_settings("fader", name)
+                artifacts.check(files.fader(seed, name), "fader", settings)
+        settings = self.system_settings("evaluate", system)
+        return artifacts.check(files.metrics(seed, method), "evaluate", settings)
+
+    def inherited(self, system: str) -> list[str]:
+        """The system whose grid pick ``system`` takes over, if it does."""
+        takes_over = self.config.variant(system).grid == "inherit"
+        return [system.partition("-")[0]] if takes_over else []
+
 
 def enlarge(mask: Tensor, size: int) -> Tensor:
     """Masks (N, g, g) scaled by nearest neighbour to (N, size, size) bool."""
@@ -132,7 +155,7 @@ def dataset(config: Config, name: str) -> Path:
                 defective=chosen.defective,
             )
         else:
-            release = RELEASES[chosen.layout]
+            release = RELEASES[chosen.source]
             print(f"{release.title}: {release.licence} ({release.homepage})")
             archive = Path("data/archives") / release.archive
             download.fetch([*chosen.mirrors, *release.urls], release.sha256, archive)
@@ -164,7 +187,7 @@ def make_pack(category: Category) -> None:
     index = LAYOUTS[chosen.layout](root, category.name)
     public = public_set(chosen)
     if public and getattr(chosen, "complete", True):
-        check_counts(index, RELEASES[chosen.layout])
+        check_counts(index, RELEASES[public])
     arrays = pack.read_category(index, category.config.image.size)
     tensors = {
         "train": torch.from_numpy(arrays.train),
@@ -357,9 +380,9 @@ def train_fader(category: Category, seed: int, system: str) -> None:
         files.mosaic(seed),
     ]
     points = fader.grid(config.fader)
-    if variant.grid == "inherit":
-        proposed = files.fader(seed, masker)
-        expected = category.system_settings("fader", masker)
+    for other in category.inherited(system):
+        proposed = files.fader(seed, other)
+        expected = category.system_settings("fader", other)
         picked = artifacts.check(proposed, "fader", expected).facts["picked"]
         points = [fader.Point(picked["lr"], picked["schedule"])]
         sources.append(proposed)
@@ -377,7 +400,7 @@ def train_fader(category: Category, seed: int, system: str) -> None:
         validate=lambda reconstruct: examples.judge(reconstruct, config.score, machine),
         seed=category.seed(seed, "fader"),
         label=category.label(f"fader-{system}", seed),
-        checkpoint=lambda point: _checkpoint(target, f"{point.lr:g}-{point.schedule}", key),
+        checkpoint=lambda point: _checkpoint(target, f"{point.lr!r}-{point.schedule}", key),
     )
     best = max(outcomes, key=lambda outcome: outcome.validation["value"])
     artifacts.write_text(files.losses(target), training.history_csv(best.history))
@@ -523,7 +546,6 @@ def records(config: Config) -> list[dict[str, Any]]:
         category = Category(config, name, category_name)
         for seed in config.seeds:
             for method in config.methods():
-                chosen = category.system_settings("evaluate", method.partition("-")[2])
-                header = artifacts.check(category.files.metrics(seed, method), "evaluate", chosen)
+                header = category.verified(seed, method)
                 found.append({"kind": "metrics"} | dict(header.facts))
     return found

@@ -198,8 +198,10 @@ def train(
         means = {name: float(value) / per_epoch for name, value in sums.items()}
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
-        if not math.isfinite(means["loss"]):
-            raise FaderError(f"{label}: the loss is not finite in epoch {epoch + 1}; {remedy}")
+        if not (math.isfinite(means["loss"]) and _finite(modules)):
+            raise FaderError(
+                f"{label}: the loss or a weight is not finite in epoch {epoch + 1}; {remedy}"
+            )
         history.append({"epoch": epoch + 1, "lr": rates[0] * factor} | means)
         if isinstance(bar, tqdm):
             bar.set_postfix(loss=f"{means['loss']:.4f}")
@@ -226,6 +228,12 @@ def batches_per_epoch(count: int, batch: int) -> int:
 
 def _batches(order: Tensor, batch: int) -> list[Tensor]:
     return [part for part in order.split(batch) if len(part) > 1]
+
+
+def _finite(modules: Mapping[str, nn.Module]) -> bool:
+    """False when the last step left a parameter that is not finite, which no loss has seen yet."""
+    parameters = [p.detach() for module in modules.values() for p in module.parameters()]
+    return bool(torch.stack([p.isfinite().all() for p in parameters]).all())
 
 
 def _progress(epochs: range, label: str, total: int, done: int) -> Iterable[int]:

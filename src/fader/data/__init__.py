@@ -1,10 +1,10 @@
 """Data sets: fetching, indexing and decoding them, and painting synthetic defects.
 
-``LAYOUTS`` maps a layout's name to the function that indexes a category of it, ``RELEASES`` to the
-public data set that comes in it. A new layout is one module and one line in each.
+``LAYOUTS`` maps a layout's name to the function that indexes a category of it, ``RELEASES`` the
+name of a public data set to its archive and counts.
 """
 
 from fader.data import mvtec, visa
 
 LAYOUTS = {"mvtec": mvtec.index, "visa": visa.index}
-RELEASES = {"mvtec": mvtec.RELEASE, "visa": visa.RELEASE}
+RELEASES = {"mvtec_ad": mvtec.RELEASE, "visa": visa.RELEASE}

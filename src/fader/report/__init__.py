@@ -13,6 +13,8 @@ REFERENCE = Path("reference")
 
 def make_table(config: Config, name: str) -> list[Path]:
     """Write table ``name`` of the run as CSV, Markdown and LaTeX; returns the files."""
+    if name not in ("table1", "table2"):
+        raise FaderError(f"no table {name!r} (there are: table1, table2)")
     records, pairs = pipeline.records(config), config.pairs()
     policy, base = config.mosaic.policy, config.masks.base
     if name == "table1":
@@ -25,11 +27,9 @@ def make_table(config: Config, name: str) -> list[Path]:
             policy=policy,
             reference=REFERENCE,
         )
-    elif name == "table2":
+    else:
         maskers = list(config.masks.maskers)
         table = tables.table2(records, pairs, maskers=maskers, policy=policy, reference=REFERENCE)
-    else:
-        raise FaderError(f"no table {name!r} (there are: table1, table2)")
     return tables.write(table, Path(table_paths(config.run, name)[0]).parent)
 
 
