@@ -6,7 +6,7 @@ export PATH := $(BIN):$(PATH)
 UV := $(VENV)/uv/bin/uv
 UV_VERSION := 0.13.8
 
-.PHONY: env demo test lint format lock record restore check benchmarks clean
+.PHONY: env demo test ci-run record restore check lint format lock benchmarks clean
 
 env: $(VENV)/.ready ## the locked environment, in .venv
 
@@ -23,6 +23,18 @@ demo: env ## every table and figure on the embedded synthetic images
 
 test: env lint ## lint, formatting, all tests
 	pytest
+
+ci-run: env ## the ci preset through Snakemake, then the gate on its AUROCs
+	snakemake --cores all --configfile presets/ci.yaml -- check
+
+record: env ## run Snakemake on what DVC finds stale, then record it in DVC
+	fader record
+
+restore: env ## after `dvc pull`: let Snakemake see the files as done
+	fader restore
+
+check: env ## AUROCs within the tolerances of reference/expected.csv?
+	fader check
 
 lint: env
 	ruff check .

@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fader.data import LAYOUTS, RELEASES, mvtec, visa
+from fader.config import MvtecAd, Visa
+from fader.data import RELEASES, mvtec, visa
+from fader.data.layout import check_counts
 from fader.data.pack import read_category
 from fader.errors import FaderError
 
@@ -104,8 +106,9 @@ def test_visa_totals_are_the_published_ones():
     assert (len(visa.RELEASE.counts), *totals) == (12, 8659, 962, 1200)
 
 
-def test_every_release_has_a_layout_and_a_whole_sha256():
-    assert LAYOUTS.keys() == RELEASES.keys()
+def test_every_release_is_a_source_of_the_configuration_and_has_a_whole_sha256():
+    sources = {member.model_fields["source"].annotation.__args__[0] for member in (MvtecAd, Visa)}
+    assert RELEASES.keys() == sources
     for release in RELEASES.values():
         assert re.fullmatch(r"[0-9a-f]{64}", release.sha256)
         assert all(url.endswith("/" + release.archive) for url in release.urls)
@@ -198,10 +201,10 @@ def test_two_masks_for_one_image_are_an_error(nut):
 def test_check_complete_says_what_is_missing(nut):
     (nut / "nut").rename(nut / "toothbrush")
     with pytest.raises(FaderError, match="2 train good instead of 60, 1 test good instead of 12"):
-        mvtec.check_complete(mvtec.index(nut, "toothbrush"))
+        check_counts(mvtec.index(nut, "toothbrush"), mvtec.RELEASE)
     (nut / "toothbrush").rename(nut / "nut")
     with pytest.raises(FaderError, match="nut: not a category of MVTec AD; choose from bottle"):
-        mvtec.check_complete(mvtec.index(nut, "nut"))
+        check_counts(mvtec.index(nut, "nut"), mvtec.RELEASE)
 
 
 # ---- VisA layout
@@ -266,7 +269,7 @@ def test_visa_missing_category_lists_what_is_there(chip):
 
 def test_visa_check_complete(chip):
     with pytest.raises(FaderError, match="chip: not a category of VisA"):
-        visa.check_complete(visa.index(chip, "chip"))
+        check_counts(visa.index(chip, "chip"), visa.RELEASE)
 
 
 # ---- decoding
@@ -453,7 +456,7 @@ def test_an_empty_mask_is_named(nut):
 @pytest.mark.parametrize("name", ["bottle", "transistor"])
 def test_real_mvtec_category_is_complete(name):
     category = mvtec.index(SHARED / "mvtec_ad", name)
-    mvtec.check_complete(category)
+    check_counts(category, mvtec.RELEASE)
     assert category.test[0].defect == "good"
 
 

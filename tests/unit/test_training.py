@@ -358,7 +358,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
 
     with pytest.raises(FaderError) as error:
         run.train(step)
-    assert str(error.value) == "ear bottle: the loss is not finite in epoch 3; lower ear.lr"
+    assert (
+        str(error.value)
+        == "ear bottle: the loss or a weight is not finite in epoch 3; lower ear.lr"
+    )
     assert [r["epoch"] for r in run.reports] == [1, 2]
     good = Run(tmp_path)
     epoch, history = good.checkpoint.load(good.modules, good.optimizer)

@@ -20,7 +20,6 @@ from fader.data.layout import (
     Release,
     Sample,
     category_folder,
-    check_counts,
     folders,
     images,
 )
@@ -87,11 +86,6 @@ def index(root: Path, category: str) -> Category:
     defective = tuple(sample for defect in defects for sample in _defective(folder, defect))
     _check_every_mask_used(folder / "ground_truth", defective)
     return Category(category, folder, train, good + defective)
-
-
-def check_complete(category: Category) -> None:
-    """FaderError unless ``category`` has exactly the images MVTec AD publishes for it."""
-    check_counts(category, RELEASE)
 
 
 def _defective(folder: Path, defect: str) -> Iterator[Sample]:

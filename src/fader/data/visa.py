@@ -20,7 +20,6 @@ from fader.data.layout import (
     Release,
     Sample,
     category_folder,
-    check_counts,
     images,
 )
 from fader.errors import FaderError
@@ -98,11 +97,6 @@ def index(root: Path, category: str) -> Category:
         tuple(samples["train", "normal"]),
         (*samples["test", "normal"], *anomalies),
     )
-
-
-def check_complete(category: Category) -> None:
-    """FaderError unless ``category`` has exactly the images of VisA's one-class split."""
-    check_counts(category, RELEASE)
 
 
 def _rows(split_file: Path) -> list[tuple[int, dict[str, str]]]:

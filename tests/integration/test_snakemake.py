@@ -1,0 +1,187 @@
+"""The chain through the real Snakemake: made once, idle the second time, rerun where it must be."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fader.artifacts import HEADER, read_header
+
+pytestmark = pytest.mark.slow
+
+TRAINED = "results/ci/synthetic_small/bolt"
+
+
+def test_one_command_makes_every_table_and_figure(finished):
+    results = finished.root / "results" / "ci"
+    for name in ("table1", "table2"):
+        for suffix in ("csv", "md", "tex"):
+            assert (results / "tables" / f"{name}.{suffix}").stat().st_size > 0
+    assert (results / "figures" / "fig1.png").read_bytes().startswith(b"\x89PNG")
+    assert (results / "figures" / "fig1.pdf").read_bytes().startswith(b"%PDF")
+    record = json.loads((finished.root / TRAINED / "metrics/seed0/fader-dinov2.json").read_text())
+    assert record["facts"]["status"] == "ok"
+    assert 0 <= record["facts"]["metrics"]["image_auroc"] <= 1
+    assert record["volatile"]["milliseconds_per_image"] > 0
+
+
+def test_synthetic_numbers_are_never_set_beside_the_papers(finished):
+    text = (finished.root / "results/ci/tables/table1.md").read_text()
+    assert "not a reproduction of the paper's numbers" in text
+    assert "paper_" not in (finished.root / "results/ci/tables/table1.csv").read_text()
+
+
+def test_a_second_run_does_nothing(finished):
+    assert "Nothing to be done" in finished.snakemake("tables")
+
+
+@pytest.mark.parametrize(
+    ("change", "rerun", "kept"),
+    [
+        (
+            {"fader__margin": 2.0},
+            {"train_fader", "evaluate", "table", "figure"},
+            {"pack", "validation", "mask", "train_ear", "search_mosaic"},
+        ),
+        ({"ear__lr": 0.002}, {"train_ear", "search_mosaic", "train_fader"}, {"pack", "mask"}),
+        ({"masks__level": 0.5}, {"mask", "train_ear"}, {"pack", "validation"}),
+        ({"figures__images": 2}, {"evaluate", "figure"}, {"train_fader", "train_ear"}),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else None,
+)
+def test_a_changed_key_reruns_its_phase_and_what_follows(finished, tmp_path, change, rerun, kept):
+    bench = finished.copy(tmp_path / "bench")
+    bench.edit(**change)
+    jobs = bench.jobs()
+    assert rerun <= jobs.keys()
+    assert not kept & jobs.keys()
+
+
+def test_another_category_leaves_the_first_alone(finished, tmp_path):
+    bench = finished.copy(tmp_path / "bench")
+    weave = {"dataset": "synthetic_small", "category": "weave"}
+    bench.edit(categories={"a": {"dataset": "synthetic_small", "category": "bolt"}, "b": weave})
+    jobs = bench.jobs()
+    assert jobs["train_ear"] == 1
+    assert "dataset" not in jobs
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"ear__epochs": "many"}, "ear.epochs"),
+        ({"ear__epochs": 0}, "ear.epochs"),
+        ({"ear__epoch": 3}, "ear.epoch: unknown key"),
+    ],
+)
+def test_a_wrong_configuration_ends_both_tools_with_one_line(workspace, tmp_path, change, named):
+    bench = workspace.copy(tmp_path / "bench")
+    bench.edit(**change)
+    for command in (("snakemake", "-n", "tables"), ("fader", "validate")):
+        done = bench.run(*command, fails=True)
+        lines = [line for line in done.stderr.splitlines() if not line.startswith("Using ")]
+        assert len(lines) == 1, done.stderr
+        assert f"params.yaml: {named}" in lines[0]
+
+
+def test_a_stale_artefact_is_refused_with_its_name(finished, tmp_path):
+    bench = finished.copy(tmp_path / "bench")
+    bench.edit(ear__lr=0.002)
+    done = bench.run("fader", "table", "table1", fails=True)
+    assert f"{TRAINED}/ear/seed0.safetensors: stale" in done.stderr
+    assert "ear" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_permuting_the_test_labels_changes_nothing_but_the_metrics(finished, tmp_path):
+    """Training, m* and the grid pick are made again from a packed file with other test labels."""
+    bench = finished.copy(tmp_path / "bench")
+    packed = bench.root / TRAINED / "packed/data.safetensors"
+    before = {
+        name: read_header(bench.root / TRAINED / name).facts
+        for name in ("mosaic/seed0.json", "fader/seed0/dinov2.safetensors")
+    }
+    weights = load_file(bench.root / TRAINED / "fader/seed0/dinov2.safetensors")
+    tensors, header = load_file(packed), read_header(packed)
+    order = torch.arange(len(tensors["label"])).flip(0)
+    tensors["label"], tensors["mask"] = tensors["label"][order], tensors["mask"][order]
+    save_file(tensors, packed, {HEADER: json.dumps(header.plain() | {"identity": "permuted"})})
+    bench.snakemake("--touch", "tables")
+    everything = ("validation", "mask", "train_ear", "search_mosaic", "train_fader", "evaluate")
+    bench.snakemake("--forcerun", *everything, "--until", "evaluate", "--", "tables")
+    for name, facts in before.items():
+        assert read_header(bench.root / TRAINED / name).facts == facts
+    again = load_file(bench.root / TRAINED / "fader/seed0/dinov2.safetensors")
+    assert all(torch.equal(weights[key], again[key]) for key in weights)
+
+    def scores(root: Path) -> dict:
+        path = root / TRAINED / "metrics/seed0/fader-dinov2.json"
+        return json.loads(path.read_text())["facts"]
+
+    old, new = scores(finished.root), scores(bench.root)
+    assert old["scores"] == new["scores"]
+    assert old["metrics"] != new["metrics"]
+
+
+def test_killed_in_training_and_run_again_it_continues_to_the_same_bytes(finished, tmp_path):
+    """SIGKILL after some twenty epochs of sixty, run again, compare with a run in one go."""
+    target = f"{TRAINED}/ear/seed0.safetensors"
+    once = finished.copy(tmp_path / "once")
+    twice = finished.copy(tmp_path / "twice")
+    for bench in (once, twice):
+        bench.edit(ear__epochs=60)
+    once.snakemake("--", target)
+    arguments = ["train-ear", "--dataset", "synthetic_small", "--category", "bolt", "--seed", "0"]
+    program = (
+        "import sys, fader.training, fader.cli; fader.training.CHECKPOINT_SECONDS = 0;"
+        f" sys.argv[1:] = {arguments}; fader.cli.main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", program],
+        cwd=twice.root,
+        env={**os.environ, "PYTHONPATH": str(twice.root / "src")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    epochs = 0
+    for line in process.stdout:
+        epochs += '"epoch"' in line
+        if epochs == 20:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    checkpoints = list((twice.root / "work").rglob("*.ckpt"))
+    assert epochs == 20
+    assert checkpoints
+    twice.snakemake("--", target)
+    log = (twice.root / "logs/ci/synthetic_small/bolt/ear.seed0.log").read_text()
+    first = json.loads(next(line for line in log.splitlines() if '"epoch"' in line))
+    assert 1 < first["epoch"] <= 21
+    assert (once.root / target).read_bytes() == (twice.root / target).read_bytes()
+    assert not list((twice.root / "work").rglob("*.ckpt"))
+
+
+def test_the_same_run_in_another_folder_gives_the_same_bytes(finished, workspace, tmp_path):
+    other = workspace.copy(tmp_path / "other")
+    target = f"{TRAINED}/fader/seed0/dinov2.safetensors"
+    other.snakemake("--", target, "results/ci/tables/table1.csv")
+    same = [
+        "packed/data.safetensors",
+        "validation/data.safetensors",
+        "masks/dinov2.safetensors",
+        "ear/seed0.safetensors",
+        "mosaic/seed0.json",
+        "fader/seed0/dinov2.safetensors",
+        "fader/seed0/dinov2-nomask.safetensors",
+    ]
+    for name in same:
+        path = f"{TRAINED}/{name}"
+        assert (finished.root / path).read_bytes() == (other.root / path).read_bytes(), name
+    table = "results/ci/tables/table1.csv"
+    assert (finished.root / table).read_bytes() == (other.root / table).read_bytes()
