@@ -16,11 +16,13 @@ include: "workflow/rules/ear.smk"
 include: "workflow/rules/fader.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/check.smk"
 
 
 localrules:
     all,
     tables,
+    check,
 
 
 rule all:

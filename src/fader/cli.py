@@ -182,6 +182,30 @@ def figure(name: Annotated[str, typer.Argument(help="fig1.")], config: ConfigFil
         typer.echo(path)
 
 
+@app.command()
+def check(
+    update: Annotated[
+        bool, typer.Option("--update", help="Make this run (three seeds or more) the expectation.")
+    ] = False,
+    config: ConfigFile = PARAMS,
+) -> None:
+    """Compare the run's AUROCs with reference/expected.csv; exit status 1 where one is off."""
+    from fader import pipeline
+    from fader.config import load
+    from fader.report import gate
+
+    loaded = load(config)
+    records = pipeline.records(loaded)
+    if update:
+        rows = gate.update(records, gate.EXPECTED, loaded.run)
+        typer.echo(f"{gate.EXPECTED}: {len(rows)} rows of run {loaded.run!r}")
+        return
+    cells = gate.compare(records, gate.read(gate.EXPECTED), loaded.run)
+    typer.echo(gate.render(cells, colour=sys.stdout.isatty()))
+    if not gate.passed(cells):
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Entry point: a FaderError ends in one line on standard error and exit status 1."""
     try:

@@ -1,0 +1,317 @@
+"""The gate: are the run's AUROCs those of ``reference/expected.csv``, within their tolerances?
+
+A row of that file is one cell of a run: the mean AUROC of one method on one category, how far from
+it another run may lie, and where both come from. ``paper`` rows are the paper's own numbers
+(Tables 2 and 5, corrected) and are made by ``paper_rows``. ``measured`` rows are made by ``update``
+from at least three seeds.
+
+A measured tolerance is max(0.005, 3 · σ · √(1 + 1/n)), rounded up to 0.001, where n is the number
+of seeds and σ the sample standard deviation over them. √(1 + 1/n) is the spread of the difference
+between one new seed and a mean of n, so the gate holds for a run of any number of seeds; 3 is the
+usual three sigma; 0.005 is left to rounding and to other hardware where all seeds agree. Three
+seeds give σ with two degrees of freedom, and often far too small (about one new seed in ten would
+lie outside). Each cell therefore takes the larger of its own σ and the root mean square over all
+the run's cells of that metric: on simulated normal AUROCs with 16 cells of equal σ, unseen seeds
+then fail the gate in 6 runs of 100 and not in 80 (one seed), in 0.4 and not in 55 (three).
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from tabulate import tabulate
+
+from fader.artifacts import write_text
+from fader.errors import FaderError
+from fader.report.reference import AVERAGE, PAPER_DATASET, paper_values
+
+EXPECTED = Path("reference/expected.csv")
+METRICS = ("image_auroc", "pixel_auroc")
+LEAST_SEEDS = 3
+LEAST_TOLERANCE = 0.005
+PAPER_TOLERANCE = 0.02
+MEASURED_HOW = "max(0.005; 3 sigma sqrt(1 + 1/n)) over the seeds"
+PAPER_HOW = "stated tolerance, not measured"
+
+_PAPER_METHODS = {  # table → system of the paper → method of the run `paper`
+    2: {method: method for method in ("ear-dino", "fader-dino", "ear-vit", "fader-vit")},
+    5: {"fader": "fader-dino"},
+}
+_COLOUR = {"ok": 32, "miss": 31, "missing": 31, "new": 33}  # ANSI foregrounds
+
+Record = Mapping[str, Any]
+Key = tuple[str, str, str, str]
+"""(dataset, category, method, metric)."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One row of ``reference/expected.csv``.
+
+    mean, tolerance : AUROC. seeds : measured seeds, empty for the paper's. source : ``measured`` or
+    ``paper``. how : how the tolerance was found.
+    """
+
+    run: str
+    dataset: str
+    category: str
+    method: str
+    metric: str
+    mean: float
+    tolerance: float
+    seeds: tuple[int, ...]
+    source: str
+    how: str
+
+    @property
+    def key(self) -> Key:
+        return self.dataset, self.category, self.method, self.metric
+
+
+COLUMNS = tuple(field.name for field in fields(Expected))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a run beside its expectation; either may be None, not both.
+
+    got : mean AUROC over the run's seeds.
+    """
+
+    key: Key
+    expected: Expected | None
+    got: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """got − expected."""
+        if self.expected is None or self.got is None:
+            return None
+        return self.got - self.expected.mean
+
+    @property
+    def verdict(self) -> str:
+        """``ok``, ``miss`` (outside the tolerance), ``missing`` (not in the run) or ``new`` (not
+        expected)."""
+        if self.expected is None:
+            return "new"
+        if self.difference is None:
+            return "missing"
+        # Both numbers are decimals of six digits: a difference equal to the tolerance is within.
+        return "ok" if abs(self.difference) <= self.expected.tolerance + 1e-9 else "miss"
+
+
+def read(path: Path) -> list[Expected]:
+    """Rows of an expected-values file, every one checked.
+
+    Raises FaderError for a missing file, another header, a damaged row and a cell given twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise FaderError(f"{path}: no such file; restore the repository's") from None
+    lines = csv.DictReader(io.StringIO(text))
+    if tuple(lines.fieldnames or ()) != COLUMNS:
+        raise FaderError(f"{path}: expected the header {','.join(COLUMNS)}; restore the file")
+    rows: dict[tuple[str, Key], Expected] = {}
+    for values in lines:
+        where = f"{path}, line {lines.line_num}"
+        row = _parse(values, where)
+        if (row.run, row.key) in rows:
+            raise FaderError(f"{where}: {row.run} {' '.join(row.key)} is given twice; keep one")
+        rows[row.run, row.key] = row
+    return list(rows.values())
+
+
+def _parse(values: Mapping[str, str], where: str) -> Expected:
+    try:
+        row = Expected(
+            **values
+            | {
+                "mean": float(values["mean"]),
+                "tolerance": float(values["tolerance"]),
+                "seeds": tuple(int(seed) for seed in values["seeds"].split()),
+            }
+        )
+    except (TypeError, ValueError, AttributeError):
+        raise FaderError(
+            f"{where}: not a row of {len(COLUMNS)} fields with numbers for mean, tolerance and"
+            " seeds; restore it"
+        ) from None
+    if not (0 <= row.mean <= 1 and 0 < row.tolerance < math.inf):
+        raise FaderError(f"{where}: mean is not in [0, 1] or tolerance not above 0; restore it")
+    if row.metric not in METRICS:
+        raise FaderError(f"{where}: metric {row.metric!r} is not one of {', '.join(METRICS)}")
+    if row.source not in ("measured", "paper"):
+        raise FaderError(f"{where}: source {row.source!r} is neither measured nor paper")
+    return row
+
+
+def write(path: Path, rows: Iterable[Expected]) -> None:
+    """Write rows, sorted by run and cell, in place of the file's."""
+    stream = io.StringIO()
+    table = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    for row in sorted(rows, key=lambda row: (row.run, row.key)):
+        table.writerow(asdict(row) | {"seeds": " ".join(map(str, row.seeds))})
+    write_text(path, stream.getvalue())
+
+
+def paper_rows(reference: Path) -> list[Expected]:
+    """Rows of the run ``paper``: the paper's AUROCs, corrected, of the methods that run measures.
+
+    ``reference`` is the repository's folder of that name. Raises FaderError as ``paper_values``.
+    """
+    return [
+        Expected(
+            run="paper",
+            dataset=PAPER_DATASET[table],
+            category=category,
+            method=methods[system],
+            metric=metric,
+            mean=value,
+            tolerance=PAPER_TOLERANCE,
+            seeds=(),
+            source="paper",
+            how=PAPER_HOW,
+        )
+        for table, methods in _PAPER_METHODS.items()
+        for (category, system, metric), value in paper_values(table, reference).items()
+        if system in methods and category != AVERAGE
+    ]
+
+
+def compare(records: Iterable[Record], expected: Iterable[Expected], run: str) -> list[Cell]:
+    """Every cell that the run has or should have: the run's in their order, then the missing ones.
+
+    A cell that lacks one of the run's seeds counts as missing. Raises FaderError when no row is
+    expected of the run, when a ``paper`` row meets data that are not that public set, and for
+    records of another run, given twice, or without a finite AUROC.
+    """
+    records = list(records)
+    rows = {row.key: row for row in expected if row.run == run}
+    if not rows:
+        raise FaderError(
+            f"no expected AUROC of run {run!r}; `fader check --update` makes them from at least"
+            f" {LEAST_SEEDS} seeds"
+        )
+    for record in records:
+        _check_source(record, rows)
+    measured = _measured(records, run)
+    seeds = {record["seed"] for record in records}
+    whole = {key: fmean(by.values()) for key, by in measured.items() if by.keys() == seeds}
+    keys = dict.fromkeys([*measured, *rows])
+    return [Cell(key, rows.get(key), whole.get(key)) for key in keys]
+
+
+def _check_source(record: Record, rows: Mapping[Key, Expected]) -> None:
+    place = (record["dataset"], record["category"], record["method"])
+    sources = {rows[*place, metric].source for metric in METRICS if (*place, metric) in rows}
+    data = record["data"]
+    if "paper" in sources and (data["synthetic"] or data["paper_dataset"] != record["dataset"]):
+        raise FaderError(
+            f"{'/'.join(place)}: {EXPECTED} gives the paper's AUROC, but the data set is"
+            f" {'synthetic' if data['synthetic'] else 'not that public set'} (paper_dataset:"
+            f" {data['paper_dataset']}); give the run another name"
+        )
+
+
+def _measured(records: Iterable[Record], run: str) -> dict[Key, dict[int, float]]:
+    """Cell → seed → AUROC, in the records' order."""
+    found: dict[Key, dict[int, float]] = {}
+    for record in records:
+        place, seed = (record["dataset"], record["category"], record["method"]), record["seed"]
+        name = f"{'/'.join(place)}/seed{seed}"
+        if record["run"] != run:
+            raise FaderError(f"{name}: of run {record['run']!r}, expected run {run!r}")
+        for metric in METRICS:
+            value = record["metrics"].get(metric)
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise FaderError(f"{name}: {metric} is {value!r}; run the evaluation again")
+            if seed in found.setdefault((*place, metric), {}):
+                raise FaderError(f"{name}: given twice; pass every record once")
+            found[*place, metric][seed] = value
+    return found
+
+
+def passed(cells: Iterable[Cell]) -> bool:
+    """Whether every expected cell is there and within its tolerance."""
+    return all(cell.verdict in ("ok", "new") for cell in cells)
+
+
+def render(cells: Sequence[Cell], colour: bool) -> str:
+    """The cells as a table for the terminal and one line of counts; coloured only when asked."""
+    rows = [
+        [
+            " ".join(cell.key),
+            f"{cell.expected.mean:.3f} ± {cell.expected.tolerance:.3f}" if cell.expected else "",
+            "" if cell.got is None else f"{cell.got:.3f}",
+            "" if cell.difference is None else f"{cell.difference:+.3f}",
+            f"\033[{_COLOUR[cell.verdict]}m{cell.verdict}\033[0m" if colour else cell.verdict,
+        ]
+        for cell in cells
+    ]
+    header = ["cell", "expected", "got", "difference", "verdict"]
+    align = ("left", "right", "right", "right", "left")
+    text = tabulate(rows, header, tablefmt="simple", colalign=align, disable_numparse=True)
+    verdicts = [cell.verdict for cell in cells]
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in _COLOUR)
+    return f"{text}\n\n{counts}"
+
+
+def update(records: Iterable[Record], path: Path, run: str) -> list[Expected]:
+    """Replace this run's rows of the file by what its records measured; returns the new rows.
+
+    Rows of other runs stay as they are. Raises FaderError for fewer than three seeds, for a cell
+    that lacks a seed, where the run's rows are the paper's, and for damaged records or file.
+    """
+    records = list(records)
+    seeds = sorted({record["seed"] for record in records})
+    if len(seeds) < LEAST_SEEDS:
+        raise FaderError(
+            f"run {run!r} has {len(seeds)} seed{'' if len(seeds) == 1 else 's'}; a tolerance needs"
+            f" at least {LEAST_SEEDS}: list them under `seeds` and run again"
+        )
+    rows = read(path)
+    if any(row.run == run and row.source == "paper" for row in rows):
+        raise FaderError(
+            f"{path}: the rows of run {run!r} are the paper's and are not measured over; give the"
+            " run another name"
+        )
+    measured = _measured(records, run)
+    for key, by in measured.items():
+        if sorted(by) != seeds:
+            raise FaderError(
+                f"{'/'.join(key)}: has seeds {sorted(by)} of {seeds}; run the evaluation of all"
+            )
+    spreads = {key: stdev(by.values()) for key, by in measured.items()}
+    typical = {
+        metric: math.sqrt(fmean(s * s for (*_, of), s in spreads.items() if of == metric))
+        for metric in METRICS
+    }
+    new = [
+        Expected(
+            run,
+            *key,
+            mean=round(fmean(by.values()), 6),
+            tolerance=tolerance(max(spreads[key], typical[key[3]]), len(seeds)),
+            seeds=tuple(seeds),
+            source="measured",
+            how=MEASURED_HOW,
+        )
+        for key, by in measured.items()
+    ]
+    write(path, [*(row for row in rows if row.run != run), *new])
+    return new
+
+
+def tolerance(sigma: float, seeds: int) -> float:
+    """max(0.005, 3 · σ · √(1 + 1/n)) rounded up to 0.001, for a mean over ``seeds`` = n seeds."""
+    exact = max(LEAST_TOLERANCE, 3 * sigma * math.sqrt(1 + 1 / seeds))
+    # The inner rounding keeps 0.04 from becoming 0.041 through its last bit.
+    return math.ceil(round(1000 * exact, 6)) / 1000

@@ -1,0 +1,346 @@
+"""The gate on the AUROCs, by hand: verdicts, tolerances from seeds, and the source of the rows."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fader import config
+from fader.errors import FaderError
+from fader.report import gate
+from fader.report.gate import Expected, compare, paper_rows, passed, read, render, update, write
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "reference"
+BOLT = ("synthetic", "bolt")
+BOTTLE = ("mvtec_ad", "bottle")
+
+
+def record(seed=0, image=0.9, pixel=0.8, *, place=BOLT, method="ear-dinov2", run="demo", paper=...):
+    public = (None if place[0] == "synthetic" else place[0]) if paper is ... else paper
+    return {
+        "kind": "metrics",
+        "run": run,
+        "dataset": place[0],
+        "category": place[1],
+        "seed": seed,
+        "method": method,
+        "status": "ok",
+        "metrics": {"image_auroc": image, "pixel_auroc": pixel, "image_f1": 0.5},
+        "data": {"synthetic": place[0] == "synthetic", "paper_dataset": public, "size": 128},
+    }
+
+
+def row(metric="image_auroc", mean=0.9, tolerance=0.01, *, place=BOLT, method="ear-dinov2", **more):
+    given = {"run": "demo", "seeds": (0, 1, 2), "source": "measured", "how": "by hand"} | more
+    return Expected(
+        dataset=place[0],
+        category=place[1],
+        method=method,
+        metric=metric,
+        mean=mean,
+        tolerance=tolerance,
+        **given,
+    )
+
+
+def paper_row(place=BOTTLE, mean=0.9):
+    return row(place=place, mean=mean, tolerance=0.02, run="paper", seeds=(), source="paper")
+
+
+def by_key(rows):
+    return {found.key: found for found in rows}
+
+
+def verdicts(cells):
+    return {cell.key[1:]: cell.verdict for cell in cells}
+
+
+# Comparison.
+
+
+@pytest.mark.parametrize(
+    ("got", "verdict"),
+    [(0.9, "ok"), (0.91, "ok"), (0.89, "ok"), (0.910001, "miss"), (0.889999, "miss")],
+)
+def test_a_cell_is_within_its_tolerance_ends_included(got, verdict):
+    cell, _ = compare([record(image=got)], [row()], "demo")
+    assert cell.verdict == verdict
+    assert cell.difference == pytest.approx(got - 0.9)
+
+
+def test_the_mean_over_the_seeds_is_compared():
+    # 0.86 and 0.94 both lie outside 0.9 ± 0.01, their mean does not.
+    cell, _ = compare([record(0, 0.86), record(1, 0.94)], [row()], "demo")
+    assert cell.got == pytest.approx(0.9)
+    assert cell.verdict == "ok"
+
+
+def test_both_metrics_are_gated_and_no_other():
+    cells = compare([record()], [row(), row("pixel_auroc", 0.7)], "demo")
+    assert verdicts(cells) == {
+        ("bolt", "ear-dinov2", "image_auroc"): "ok",
+        ("bolt", "ear-dinov2", "pixel_auroc"): "miss",
+    }
+    assert not passed(cells)
+
+
+def test_an_expected_cell_that_the_run_lacks_fails():
+    cells = compare([record()], [row(), row(method="fader-dinov2")], "demo")
+    assert verdicts(cells)["bolt", "fader-dinov2", "image_auroc"] == "missing"
+    assert not passed(cells)
+
+
+def test_a_cell_that_lacks_one_of_the_seeds_is_missing():
+    records = [record(0), record(1), record(0, method="fader-dinov2")]
+    cells = compare(records, [row(), row(method="fader-dinov2")], "demo")
+    assert verdicts(cells)["bolt", "fader-dinov2", "image_auroc"] == "missing"
+
+
+def test_a_cell_that_nobody_expects_is_listed_and_passes():
+    cells = compare([record(), record(method="fader-dinov2")], [row()], "demo")
+    assert verdicts(cells)["bolt", "fader-dinov2", "pixel_auroc"] == "new"
+    assert passed(cells)
+
+
+def test_rows_of_other_runs_play_no_part():
+    cells = compare([record()], [row(), row(mean=0.1, run="ci")], "demo")
+    assert passed(cells)
+    assert len(cells) == 2
+
+
+def test_a_run_that_nothing_is_expected_of_is_refused():
+    with pytest.raises(FaderError, match=r"'demo'.*fader check --update.*3 seeds"):
+        compare([record()], [row(run="ci")], "demo")
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([record(), record()], "given twice"),
+        ([record(run="ci")], "of run 'ci', expected run 'demo'"),
+        ([record(image=math.nan)], "image_auroc is nan"),
+        ([record(pixel=None)], "pixel_auroc is None"),
+    ],
+)
+def test_damaged_records_are_refused(records, message):
+    with pytest.raises(FaderError, match=message):
+        compare(records, [row()], "demo")
+
+
+# The paper's rows are for the paper's data.
+
+
+def test_the_paper_is_compared_on_its_own_data():
+    (cell, _) = compare([record(image=0.915, place=BOTTLE, run="paper")], [paper_row()], "paper")
+    assert cell.verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    ("place", "public", "message"),
+    [
+        (BOLT, None, "synthetic"),
+        (BOLT, "synthetic", "synthetic"),
+        (BOTTLE, None, "not that public set"),
+        (BOTTLE, "visa", "not that public set"),
+    ],
+)
+def test_the_paper_is_never_compared_on_other_data(place, public, message):
+    with pytest.raises(FaderError, match=message):
+        compare([record(place=place, run="paper", paper=public)], [paper_row(place)], "paper")
+
+
+def test_the_committed_rows_of_the_paper_are_the_generated_ones():
+    committed = [found for found in read(REFERENCE / gate.EXPECTED.name) if found.run == "paper"]
+    assert by_key(committed) == by_key(paper_rows(REFERENCE))
+
+
+def test_the_rows_of_the_paper_are_cells_of_its_preset():
+    paper = config.load(ROOT / "presets" / "paper.yaml")
+    rows = paper_rows(REFERENCE)
+    assert {(found.dataset, found.category) for found in rows} == set(paper.pairs())
+    assert {found.method for found in rows} <= set(paper.methods())
+    assert len(rows) == len(by_key(rows)) == 15 * 4 * 2 + 12
+    assert {found.run for found in rows} == {paper.run}
+    assert {(found.tolerance, found.source, found.how, found.seeds) for found in rows} == {
+        (0.02, "paper", "stated tolerance, not measured", ())
+    }
+
+
+def test_the_rows_of_the_paper_are_its_corrected_numbers():
+    rows = by_key(paper_rows(REFERENCE))
+    # Read off the paper's Table 2 (bottle; pill as corrected) and Table 5 by eye.
+    assert rows["mvtec_ad", "bottle", "ear-dino", "pixel_auroc"].mean == 0.914
+    assert rows["mvtec_ad", "bottle", "fader-dino", "image_auroc"].mean == 0.998
+    assert rows["mvtec_ad", "pill", "fader-dino", "image_auroc"].mean == 0.976
+    assert rows["mvtec_ad", "pill", "fader-dino", "pixel_auroc"].mean == 0.945
+    assert {key[2:] for key in rows if key[0] == "visa"} == {("fader-dino", "image_auroc")}
+
+
+# Making expectations.
+
+
+def measured(*auroc, **more):
+    return [record(seed, image, **more) for seed, image in enumerate(auroc)]
+
+
+@pytest.fixture
+def expected(tmp_path):
+    path = tmp_path / "expected.csv"
+    write(path, [row(run="ci", mean=0.5), row(mean=0.1), row(mean=0.2, method="gone"), paper_row()])
+    return path
+
+
+def test_update_writes_mean_and_tolerance(expected):
+    update(measured(0.90, 0.92, 0.94), expected, "demo")
+    rows = {(found.run, *found.key[2:]): found for found in read(expected)}
+    image = rows["demo", "ear-dinov2", "image_auroc"]
+    assert image.mean == 0.92
+    # Sample deviation 0.02; 3 · 0.02 · √(4/3) = 0.069282, rounded up.
+    assert image.tolerance == 0.070
+    assert image.seeds == (0, 1, 2)
+    assert image.source == "measured"
+    # Three equal seeds say nothing of the spread elsewhere: the floor.
+    assert rows["demo", "ear-dinov2", "pixel_auroc"].tolerance == 0.005
+
+
+def test_update_leaves_other_runs_and_drops_the_runs_old_rows(expected):
+    update(measured(0.90, 0.92, 0.94), expected, "demo")
+    rows = read(expected)
+    assert row(run="ci", mean=0.5) in rows
+    assert paper_row() in rows
+    assert not any(found.method == "gone" for found in rows)
+    assert [(found.run, *found.key) for found in rows] == sorted(
+        (found.run, *found.key) for found in rows
+    )
+    assert passed(compare(measured(0.90, 0.92, 0.94), rows, "demo"))
+
+
+def test_a_cell_with_a_small_spread_by_luck_takes_the_runs(expected):
+    # Deviations 0 and 0.02: root mean square 0.02 / √2; the cell with 0.02 keeps its own.
+    records = measured(0.9, 0.9, 0.9) + measured(0.90, 0.92, 0.94, method="fader-dinov2")
+    rows = by_key(update(records, expected, "demo"))
+    assert rows[*BOLT, "ear-dinov2", "image_auroc"].tolerance == 0.049  # 0.048990
+    assert rows[*BOLT, "fader-dinov2", "image_auroc"].tolerance == 0.070
+
+
+@given(
+    aurocs=st.lists(st.integers(0, 1000).map(lambda n: n / 1000), min_size=3, max_size=6),
+)
+@settings(max_examples=25, deadline=None)
+def test_an_updated_run_passes_its_own_gate(tmp_path_factory, aurocs):
+    path = tmp_path_factory.mktemp("gate") / "expected.csv"
+    write(path, [])
+    records = measured(*aurocs)
+    update(records, path, "demo")
+    assert passed(compare(records, read(path), "demo"))
+
+
+@given(sigma=st.floats(0, 0.5), seeds=st.integers(3, 20))
+@settings(max_examples=25, deadline=None)
+def test_the_tolerance_is_rounded_up_by_less_than_a_thousandth(sigma, seeds):
+    exact = max(0.005, 3 * sigma * math.sqrt(1 + 1 / seeds))
+    assert -1e-9 <= gate.tolerance(sigma, seeds) - exact < 0.001
+
+
+def test_unseen_seeds_seldom_fail_the_gate():
+    # Simulated AUROCs of 16 cells with one σ: how often any cell of a run of new seeds is off.
+    draw = np.random.default_rng(0)
+    known = 0.012 * draw.standard_normal((1000, 16, 3))
+    sigma = known.std(axis=-1, ddof=1)
+    pooled = np.maximum(sigma, np.sqrt((sigma**2).mean(axis=1, keepdims=True)))
+    fails = {}
+    for seeds in (1, 3):
+        unseen = 0.012 * draw.standard_normal((1000, 16, seeds))
+        off = abs(unseen.mean(axis=-1) - known.mean(axis=-1))
+        for name, spread in (("own", sigma), ("pooled", pooled)):
+            outside = off > np.vectorize(gate.tolerance)(spread, 3)
+            fails[name, seeds] = outside.any(axis=1).mean()
+    assert fails["own", 1] > 0.7
+    assert fails["own", 3] > 0.45
+    assert fails["pooled", 1] < 0.1
+    assert fails["pooled", 3] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("records", "run", "message"),
+    [
+        (measured(0.9, 0.9), "demo", r"has 2 seeds;.*at least 3"),
+        (measured(0.9), "demo", r"has 1 seed;.*at least 3"),
+        ([*measured(0.9, 0.9, 0.9), record(method="fader-dinov2")], "demo", r"\[0\] of \[0, 1, 2"),
+        (measured(0.9, 0.9, 0.9, place=BOTTLE, run="paper"), "paper", "are the paper's"),
+    ],
+)
+def test_an_update_that_is_refused_leaves_the_file(expected, records, run, message):
+    before = expected.read_bytes()
+    with pytest.raises(FaderError, match=message):
+        update(records, expected, run)
+    assert expected.read_bytes() == before
+    assert [path.name for path in expected.parent.iterdir()] == [expected.name]
+
+
+# The file.
+
+
+def test_rows_survive_the_file(tmp_path):
+    rows = [paper_row(), row(how="a, b"), row(mean=0.123456, tolerance=0.069, run="ci")]
+    write(tmp_path / "expected.csv", rows)
+    assert read(tmp_path / "expected.csv") == sorted(rows, key=lambda found: (found.run, found.key))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("run,mean\n", "expected the header run,dataset,"),
+        ("{head}demo,synthetic,bolt,ear,image_auroc,0.9\n", "line 2: not a row of 10 fields"),
+        ("{head}demo,synthetic,bolt,ear,image_auroc,x,0.01,0,measured,h\n", "line 2: not a row"),
+        ("{head}demo,synthetic,bolt,ear,image_auroc,1.9,0.01,0,measured,h\n", "mean is not in"),
+        ("{head}demo,synthetic,bolt,ear,image_auroc,0.9,nan,0,measured,h\n", "mean is not in"),
+        ("{head}demo,synthetic,bolt,ear,image_f1,0.9,0.01,0,measured,h\n", "'image_f1'"),
+        ("{head}demo,synthetic,bolt,ear,image_auroc,0.9,0.01,0,guess,h\n", "'guess'"),
+        (2 * "demo,synthetic,bolt,ear,image_auroc,0.9,0.01,0,measured,h\n", "line 3.*given twice"),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path, text, message):
+    head = ",".join(gate.COLUMNS) + "\n"
+    text = text.replace("{head}", head) if not text.startswith("demo") else head + text
+    path = tmp_path / "expected.csv"
+    path.write_text(text)
+    with pytest.raises(FaderError, match=message):
+        read(path)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(FaderError, match="no such file"):
+        read(tmp_path / "expected.csv")
+
+
+# The printed table.
+
+
+def test_the_table_shows_every_number_once():
+    records = [record(image=0.93, pixel=0.8), record(method="new", image=0.7)]
+    expected = [row(), row("pixel_auroc", 0.8), row(method="gone")]
+    text = render(compare(records, expected, "demo"), colour=False)
+    lines = [re.split(r" {2,}", line.strip()) for line in text.splitlines()]
+    assert lines[0] == ["cell", "expected", "got", "difference", "verdict"]
+    assert lines[2:-2] == [
+        ["synthetic bolt ear-dinov2 image_auroc", "0.900 ± 0.010", "0.930", "+0.030", "miss"],
+        ["synthetic bolt ear-dinov2 pixel_auroc", "0.800 ± 0.010", "0.800", "+0.000", "ok"],
+        ["synthetic bolt new image_auroc", "0.700", "new"],
+        ["synthetic bolt new pixel_auroc", "0.800", "new"],
+        ["synthetic bolt gone image_auroc", "0.900 ± 0.010", "missing"],
+    ]
+    assert lines[-1] == ["1 ok, 1 miss, 1 missing, 2 new"]
+
+
+def test_colour_changes_nothing_but_the_colour():
+    cells = compare([record(image=0.93)], [row(), row(method="gone")], "demo")
+    plain, coloured = render(cells, colour=False), render(cells, colour=True)
+    assert "\033" not in plain
+    assert "\033[31mmiss\033[0m" in coloured
+    assert re.sub(r"\033\[\d+m", "", coloured) == plain
