@@ -63,6 +63,21 @@ class Files:
         return f"{self.folder}/maps/seed{seed}/{method}.safetensors"
 
 
+def summary_path(run: str, dataset: str, category: str) -> str:
+    """What was measured on one category, all seeds and methods in one file."""
+    return f"results/{run}/summary/{dataset}/{category}.json"
+
+
+def curve_path(run: str, curve: str, dataset: str, category: str) -> str:
+    """Points of a category's curves (``roc``, ``pr`` or ``losses``)."""
+    return f"results/{run}/curves/{curve}/{dataset}/{category}.csv"
+
+
+def number_paths(run: str) -> list[str]:
+    """Averages for `dvc metrics`, and image AUROC per category for `dvc plots`."""
+    return [f"results/{run}/tables/metrics.json", f"results/{run}/tables/auroc.csv"]
+
+
 def manifest_path(dataset: str) -> str:
     return f"data/raw/{dataset}/manifest.json"
 
@@ -218,6 +233,11 @@ def check(path: str | Path, kind: str, settings: Mapping[str, Any]) -> Header:
         if read_header(source).identity != identity:
             raise FaderError(f"{path}: stale, made from another {source}; {remedy}")
     return header
+
+
+def volatile(path: str | Path) -> dict[str, Any]:
+    """What a fact file records beside its header (timings); empty when nothing."""
+    return json.loads(Path(path).read_text(encoding="utf-8")).get("volatile", {})
 
 
 def inputs(*paths: str | Path) -> dict[str, str]:

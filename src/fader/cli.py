@@ -35,7 +35,7 @@ PARAMS = Path("params.yaml")
 
 def _category(config: Path, dataset: str, category: str):
     from fader.config import load
-    from fader.pipeline import Category
+    from fader.phases.category import Category
 
     return Category(load(config), dataset, category)
 
@@ -78,7 +78,7 @@ def dataset(
 ) -> None:
     """Generate, download, or point to a data set; writes data/raw/NAME/manifest.json."""
     from fader.config import load
-    from fader.pipeline import dataset as make
+    from fader.phases.dataset import dataset as make
 
     typer.echo(make(load(config), name))
 
@@ -86,7 +86,7 @@ def dataset(
 @app.command()
 def pack(dataset: DatasetName, category: CategoryName, config: ConfigFile = PARAMS) -> None:
     """Read a category's images and masks into one memory-mapped file."""
-    from fader.pipeline import make_pack
+    from fader.phases.pack import make_pack
 
     make_pack(_category(config, dataset, category))
 
@@ -94,7 +94,7 @@ def pack(dataset: DatasetName, category: CategoryName, config: ConfigFile = PARA
 @app.command()
 def validation(dataset: DatasetName, category: CategoryName, config: ConfigFile = PARAMS) -> None:
     """Hold out training normals and paint synthetic defects on them."""
-    from fader.pipeline import make_validation
+    from fader.phases.validation import make_validation
 
     make_validation(_category(config, dataset, category))
 
@@ -107,7 +107,7 @@ def mask(
     config: ConfigFile = PARAMS,
 ) -> None:
     """Saliency and binary masks of every image by one masker."""
-    from fader.pipeline import make_mask
+    from fader.phases.mask import make_mask
 
     make_mask(_category(config, dataset, category), masker)
 
@@ -117,7 +117,7 @@ def train_ear(
     dataset: DatasetName, category: CategoryName, seed: Seed, config: ConfigFile = PARAMS
 ) -> None:
     """Pre-train EAR's U-Net on the fitted normals."""
-    from fader.pipeline import train_ear as train
+    from fader.phases.ear import train_ear as train
 
     train(_category(config, dataset, category), seed)
 
@@ -127,7 +127,7 @@ def search_mosaic(
     dataset: DatasetName, category: CategoryName, seed: Seed, config: ConfigFile = PARAMS
 ) -> None:
     """Choose the mosaic scale m* of a trained EAR."""
-    from fader.pipeline import search_mosaic as search
+    from fader.phases.mosaic import search_mosaic as search
 
     search(_category(config, dataset, category), seed)
 
@@ -141,7 +141,7 @@ def train_fader(
     config: ConfigFile = PARAMS,
 ) -> None:
     """Train FADeR, or a variant of it, over its learning-rate grid."""
-    from fader.pipeline import train_fader as train
+    from fader.phases.fader import train_fader as train
 
     train(_category(config, dataset, category), seed, system)
 
@@ -155,9 +155,17 @@ def evaluate(
     config: ConfigFile = PARAMS,
 ) -> None:
     """Metrics and anomaly maps of one method on the test images."""
-    from fader.pipeline import evaluate as run
+    from fader.phases.evaluate import evaluate as run
 
     run(_category(config, dataset, category), seed, method)
+
+
+@app.command()
+def summarise(dataset: DatasetName, category: CategoryName, config: ConfigFile = PARAMS) -> None:
+    """Gather what was measured on a category in one small file."""
+    from fader.phases.records import summarise as write
+
+    write(_category(config, dataset, category))
 
 
 @app.command()
@@ -190,20 +198,77 @@ def check(
     config: ConfigFile = PARAMS,
 ) -> None:
     """Compare the run's AUROCs with reference/expected.csv; exit status 1 where one is off."""
-    from fader import pipeline
     from fader.config import load
+    from fader.phases.records import records
     from fader.report import gate
 
     loaded = load(config)
-    records = pipeline.records(loaded)
+    found = records(loaded)
     if update:
-        rows = gate.update(records, gate.EXPECTED, loaded.run)
+        rows = gate.update(found, gate.EXPECTED, loaded.run)
         typer.echo(f"{gate.EXPECTED}: {len(rows)} rows of run {loaded.run!r}")
         return
-    cells = gate.compare(records, gate.read(gate.EXPECTED), loaded.run)
+    cells = gate.compare(found, gate.read(gate.EXPECTED), loaded.run)
     typer.echo(gate.render(cells, colour=sys.stdout.isatty()))
     if not gate.passed(cells):
         raise typer.Exit(1)
+
+
+@app.command()
+def numbers(config: ConfigFile = PARAMS) -> None:
+    """Write averages and points of curves for `dvc metrics` and `dvc plots`."""
+    from fader.config import load
+    from fader.report import make_numbers
+
+    for path in make_numbers(load(config)):
+        typer.echo(path)
+
+
+@app.command()
+def make(
+    phase: Annotated[str, typer.Argument(help="dataset, pack, … evaluate, report.")],
+    stage: Annotated[
+        str | None, typer.Argument(help="A key of `categories` (of `datasets` for dataset).")
+    ] = None,
+) -> None:
+    """Ask Snakemake for one phase's files of one category: what a DVC stage runs."""
+    from fader.config import load
+    from fader.engines import make as ask
+
+    ask(load(PARAMS), phase, stage)
+
+
+@app.command()
+def record() -> None:
+    """Run Snakemake on all that DVC finds stale, and record the result in dvc.lock."""
+    from fader.config import load
+    from fader.engines import record as run
+
+    typer.echo(run(load(PARAMS)))
+
+
+@app.command()
+def restore() -> None:
+    """After `dvc pull`: let Snakemake take the files as made."""
+    from fader.engines import restore as run
+
+    typer.echo(run())
+
+
+@app.command()
+def closure() -> None:
+    """Print workflow/closure.json: the source files that each phase runs."""
+    from fader.closure import text
+
+    typer.echo(text(), nl=False)
+
+
+@app.command()
+def dvc_yaml() -> None:
+    """Print dvc.yaml."""
+    from fader.engines import dvc_yaml as text
+
+    typer.echo(text(), nl=False)
 
 
 def main() -> None:

@@ -345,6 +345,15 @@ PHASES: dict[str, tuple[str, ...]] = {
     "report": ("run", "categories", "seeds", "masks", "mosaic.policy", "variants", "figures"),
 }
 
+# Keys that say which files a phase makes, beyond those above that say what is in them. A Snakemake
+# rule makes one file and does not depend on them; a DVC stage makes all of a category's.
+AXES: dict[str, tuple[str, ...]] = {
+    "ear": ("seeds",),
+    "mosaic": ("seeds",),
+    "fader": ("seeds", "masks.maskers", "variants"),
+    "evaluate": ("seeds", "masks.maskers", "variants"),
+}
+
 
 def lookup(config: Mapping[str, Any], path: str) -> Any:
     """Value at a dotted path of a plain configuration dictionary; KeyError names the path."""

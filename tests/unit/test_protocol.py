@@ -12,8 +12,9 @@ from sklearn.metrics import roc_auc_score
 
 from fader.config import Score, Validation
 from fader.errors import FaderError
-from fader.protocol import Examples, criterion, search_mosaic, split
+from fader.protocol import Examples, criterion, search_mosaic
 from fader.runtime import Machine
+from fader.validation import split
 
 CPU = Machine(torch.device("cpu"), "fp32")
 KINDS = ["perlin", "cutpaste", "scar", "swap"]

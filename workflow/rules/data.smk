@@ -2,6 +2,8 @@
 
 
 rule dataset:
+    input:
+        code=CODE["dataset"],
     output:
         manifest_path("{dataset}"),
     log:
@@ -23,6 +25,7 @@ rule pack:
     input:
         manifest_path("{dataset}"),
         source_images,
+        code=CODE["pack"],
     output:
         FILES.packed(),
     log:
@@ -43,6 +46,7 @@ rule pack:
 rule validation:
     input:
         FILES.packed(),
+        code=CODE["validation"],
     output:
         FILES.validation(),
     log:

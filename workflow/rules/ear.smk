@@ -6,6 +6,7 @@ rule train_ear:
         FILES.packed(),
         FILES.validation(),
         FILES.mask(CONFIG.masks.base),
+        code=CODE["ear"],
     output:
         FILES.ear("{seed}"),
         FILES.losses(FILES.ear("{seed}")),
@@ -31,6 +32,7 @@ rule search_mosaic:
         FILES.validation(),
         FILES.mask(CONFIG.masks.base),
         FILES.ear("{seed}"),
+        code=CODE["mosaic"],
     output:
         FILES.mosaic("{seed}"),
     log:

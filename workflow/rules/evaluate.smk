@@ -4,6 +4,7 @@
 rule evaluate:
     input:
         evaluated_inputs,
+        code=CODE["evaluate"],
     output:
         FILES.metrics("{seed}", "{method}"),
         FILES.maps("{seed}", "{method}"),
@@ -24,4 +25,25 @@ rule evaluate:
     shell:
         "fader evaluate --dataset {wildcards.dataset}"
         " --category {wildcards.category} --seed {wildcards.seed} --method {wildcards.method}"
+        " > {log} 2>&1"
+
+
+rule summarise:
+    input:
+        measured,
+        code=CODE["evaluate"],
+    output:
+        summary_path(CONFIG.run, "{dataset}", "{category}"),
+    log:
+        log_file("summarise"),
+    benchmark:
+        benchmark_file("summarise")
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        **settings("evaluate"),
+    shell:
+        "fader summarise --dataset {wildcards.dataset} --category {wildcards.category}"
         " > {log} 2>&1"

@@ -4,6 +4,7 @@
 rule train_fader:
     input:
         fader_inputs,
+        code=CODE["fader"],
     output:
         FILES.fader("{seed}", "{system}"),
         FILES.losses(FILES.fader("{seed}", "{system}")),

@@ -5,6 +5,7 @@ rule mask:
     input:
         FILES.packed(),
         FILES.validation(),
+        code=CODE["mask"],
     output:
         FILES.mask("{masker}"),
     log:

@@ -1,0 +1,107 @@
+"""A category of a run as the phases see it: its settings, its seeds, its artefacts read and
+checked."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from fader import artifacts
+from fader.artifacts import Files, Header
+from fader.config import Config, derive_seed, settings
+from fader.errors import FaderError
+
+
+@dataclass(frozen=True)
+class Category:
+    """One category of a run: its configuration and its files."""
+
+    config: Config
+    dataset: str
+    name: str
+
+    def __post_init__(self) -> None:
+        if (self.dataset, self.name) not in self.config.pairs():
+            raise FaderError(
+                f"{self.dataset}/{self.name} is not under categories in the configuration"
+                f" ({', '.join('/'.join(pair) for pair in self.config.pairs())})"
+            )
+
+    @property
+    def files(self) -> Files:
+        return Files.of(self.config.run, self.dataset, self.name)
+
+    def settings(self, phase: str, **wildcards: str) -> dict[str, Any]:
+        return settings(self.config, phase, dataset=self.dataset, **wildcards)
+
+    def system_settings(self, phase: str, system: str) -> dict[str, Any]:
+        """Settings of a phase for one FADeR system: the phase's keys and the system's variant."""
+        if system not in self.config.systems():
+            raise FaderError(
+                f"system {system!r} is not one of this run's ({', '.join(self.config.systems())})"
+            )
+        return self.settings(phase) | {"variant": self.config.variant(system).model_dump()}
+
+    def checked(self, path: str, phase: str, **wildcards: str) -> Header:
+        return artifacts.check(path, phase, self.settings(phase, **wildcards))
+
+    def label(self, stage: str, seed: int) -> str:
+        return f"{stage} {self.dataset}/{self.name} seed {seed}"
+
+    def seed(self, seed: int, stage: str) -> int:
+        return derive_seed(seed, self.dataset, self.name, stage)
+
+    # Artefacts, read and checked.
+
+    def packed(self) -> tuple[dict[str, Tensor], Header]:
+        path = self.files.packed()
+        header = self.checked(path, "pack")
+        return artifacts.read_tensors(path), header
+
+    def validation(self) -> dict[str, Tensor]:
+        """The fields of ``validation.Split`` but its kinds."""
+        path = self.files.validation()
+        self.checked(path, "validation")
+        return artifacts.read_tensors(path)
+
+    def masks(self, masker: str, size: int) -> dict[str, Tensor]:
+        """Binary masks (N, size, size) of the train, test and validation images."""
+        path = self.files.mask(masker)
+        self.checked(path, "mask", masker=masker)
+        tensors = artifacts.read_tensors(path, lambda name: name.startswith("mask/"))
+        return {name.removeprefix("mask/"): enlarge(mask, size) for name, mask in tensors.items()}
+
+    def mosaic(self, seed: int) -> int:
+        path = self.files.mosaic(seed)
+        return self.checked(path, "mosaic").facts["mosaic"]
+
+    def verified(self, seed: int, method: str) -> Header:
+        """Header of a method's metrics; every artefact behind it is checked as well."""
+        files, system = self.files, method.partition("-")[2]
+        masker = system.partition("-")[0]
+        self.checked(artifacts.manifest_path(self.dataset), "dataset")
+        self.checked(files.packed(), "pack")
+        self.checked(files.validation(), "validation")
+        for name in {masker, self.config.masks.base}:
+            self.checked(files.mask(name), "mask", masker=name)
+        self.checked(files.ear(seed), "ear")
+        self.checked(files.mosaic(seed), "mosaic")
+        if not method.startswith("ear-"):
+            for name in {system, *self.inherited(system)}:
+                settings = self.system_settings("fader", name)
+                artifacts.check(files.fader(seed, name), "fader", settings)
+        settings = self.system_settings("evaluate", system)
+        return artifacts.check(files.metrics(seed, method), "evaluate", settings)
+
+    def inherited(self, system: str) -> list[str]:
+        """The system whose grid pick ``system`` takes over, if it does."""
+        takes_over = self.config.variant(system).grid == "inherit"
+        return [system.partition("-")[0]] if takes_over else []
+
+
+def enlarge(mask: Tensor, size: int) -> Tensor:
+    """Masks (N, g, g) scaled by nearest neighbour to (N, size, size) bool."""
+    return (
+        F.interpolate(mask.unsqueeze(1).float(), size=(size, size), mode="nearest").squeeze(1) > 0.5
+    )

@@ -1,0 +1,40 @@
+"""EAR of a category: trained, and read back for what builds on it."""
+
+from fader import artifacts, runtime, training
+from fader.artifacts import Header
+from fader.detectors import ear
+from fader.phases.category import Category
+from fader.phases.checkpoints import checkpoint, finish
+from fader.vision.unet import UNet
+
+
+def train_ear(category: Category, seed: int) -> None:
+    """Pre-train EAR on the fitted normals with the base masker's masks."""
+    config, files = category.config, category.files
+    machine = runtime.start(config.runtime)
+    packed, _ = category.packed()
+    fit = category.validation()["fit"]
+    masks = category.masks(config.masks.base, config.image.size)["train"][fit]
+    target = files.ear(seed)
+    chosen = category.settings("ear")
+    used = artifacts.inputs(files.packed(), files.validation(), files.mask(config.masks.base))
+    trained, history = ear.fit(
+        config,
+        machine,
+        packed["train"][fit],
+        masks,
+        seed=category.seed(seed, "ear"),
+        label=category.label("ear", seed),
+        checkpoint=checkpoint(target, "ear", [chosen, used, machine.facts()]),
+    )
+    artifacts.write_text(files.losses(target), training.history_csv(history))
+    header = Header("ear", chosen, used, {"seed": seed, "machine": machine.facts()})
+    artifacts.write_tensors(target, trained.state_dict(), header)
+    finish(target)
+
+
+def network(category: Category, seed: int, machine: runtime.Machine) -> UNet:
+    """The trained EAR of a seed, on the machine's device."""
+    path = category.files.ear(seed)
+    category.checked(path, "ear")
+    return ear.build(category.config, machine, artifacts.read_tensors(path))
