@@ -45,19 +45,19 @@ def test_a_second_run_does_nothing(finished):
     ("change", "rerun", "kept"),
     [
         (
-            {"fader__margin": 2.0},
+            ("fader.margin", 2.0),
             {"train_fader", "evaluate", "table", "figure"},
             {"pack", "validation", "mask", "train_ear", "search_mosaic"},
         ),
-        ({"ear__lr": 0.002}, {"train_ear", "search_mosaic", "train_fader"}, {"pack", "mask"}),
-        ({"masks__level": 0.5}, {"mask", "train_ear"}, {"pack", "validation"}),
-        ({"figures__images": 2}, {"evaluate", "figure"}, {"train_fader", "train_ear"}),
+        (("ear.lr", 0.002), {"train_ear", "search_mosaic", "train_fader"}, {"pack", "mask"}),
+        (("masks.level", 0.5), {"mask", "train_ear"}, {"pack", "validation"}),
+        (("figures.images", 2), {"evaluate", "figure"}, {"train_fader", "train_ear"}),
     ],
-    ids=lambda value: "+".join(value) if isinstance(value, dict) else None,
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
 def test_a_changed_key_reruns_its_phase_and_what_follows(finished, tmp_path, change, rerun, kept):
     bench = finished.copy(tmp_path / "bench")
-    bench.edit(**change)
+    bench.set(*change)
     jobs = bench.jobs()
     assert rerun <= jobs.keys()
     assert not kept & jobs.keys()
@@ -66,7 +66,7 @@ def test_a_changed_key_reruns_its_phase_and_what_follows(finished, tmp_path, cha
 def test_another_category_leaves_the_first_alone(finished, tmp_path):
     bench = finished.copy(tmp_path / "bench")
     weave = {"dataset": "synthetic_small", "category": "weave"}
-    bench.edit(categories={"a": {"dataset": "synthetic_small", "category": "bolt"}, "b": weave})
+    bench.set("categories", bench.params()["categories"] | {"b": weave})
     jobs = bench.jobs()
     assert jobs["train_ear"] == 1
     assert "dataset" not in jobs
@@ -75,28 +75,27 @@ def test_another_category_leaves_the_first_alone(finished, tmp_path):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"ear__epochs": "many"}, "ear.epochs"),
-        ({"ear__epochs": 0}, "ear.epochs"),
-        ({"ear__epoch": 3}, "ear.epoch: unknown key"),
+        (("ear.epochs", "many"), "ear.epochs"),
+        (("ear.epochs", 0), "ear.epochs"),
+        (("ear.epoch", 3), "ear.epoch: unknown key"),
     ],
 )
 def test_a_wrong_configuration_ends_both_tools_with_one_line(workspace, tmp_path, change, named):
     bench = workspace.copy(tmp_path / "bench")
-    bench.edit(**change)
+    bench.set(*change)
     for command in (("snakemake", "-n", "tables"), ("fader", "validate")):
-        done = bench.run(*command, fails=True)
-        lines = [line for line in done.stderr.splitlines() if not line.startswith("Using ")]
-        assert len(lines) == 1, done.stderr
+        text = bench.run(*command, ok=False)
+        lines = [line for line in text.splitlines() if not line.startswith("Using ")]
+        assert len(lines) == 1, text
         assert f"params.yaml: {named}" in lines[0]
 
 
 def test_a_stale_artefact_is_refused_with_its_name(finished, tmp_path):
     bench = finished.copy(tmp_path / "bench")
-    bench.edit(ear__lr=0.002)
-    done = bench.run("fader", "table", "table1", fails=True)
-    assert f"{TRAINED}/ear/seed0.safetensors: stale" in done.stderr
-    assert "ear" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    bench.set("ear.lr", 0.002)
+    text = bench.run("fader", "table", "table1", ok=False)
+    assert f"{TRAINED}/ear/seed0.safetensors: stale, made with another ear" in text
+    assert len(text.splitlines()) == 1
 
 
 def test_permuting_the_test_labels_changes_nothing_but_the_metrics(finished, tmp_path):
@@ -135,7 +134,7 @@ def test_killed_in_training_and_run_again_it_continues_to_the_same_bytes(finishe
     once = finished.copy(tmp_path / "once")
     twice = finished.copy(tmp_path / "twice")
     for bench in (once, twice):
-        bench.edit(ear__epochs=60)
+        bench.set("ear.epochs", 60)
     once.snakemake("--", target)
     arguments = ["train-ear", "--dataset", "synthetic_small", "--category", "bolt", "--seed", "0"]
     program = (
