@@ -122,7 +122,8 @@ def plain(
     settings, weights = config.fader, config.loss
     began = time.perf_counter()
     network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
-    encoder, decoder = network.encoder.eval().requires_grad_(False), network.decoder.train()
+    encoder = network.encoder.eval().requires_grad_(False)
+    decoder = network.decoder.train().requires_grad_(True)
     torch.manual_seed(0)
     phi = fader.predictor(patch, settings.hidden).to(device)
     images, masks = (pixels.float() / 255).to(device), masks.to(device)

@@ -25,7 +25,7 @@ import torch
 from fader.runtime import cpu_name
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("Snakefile", "workflow", "profiles", "presets", "reference")
+COPIED = ("Snakefile", "workflow", "profiles", "presets", "reference", "src")
 HELP_GOAL, DRY_RUN_GOAL = 0.5, 15.0
 
 
