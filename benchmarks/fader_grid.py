@@ -23,13 +23,13 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import yaml
 from torch import Tensor
+from training import pytorch_defaults
 
 from fader import runtime
 from fader.config import Config, parse
@@ -56,18 +56,6 @@ class Cost:
     @property
     def epoch(self) -> float:
         return statistics.median(self.epochs)
-
-
-@contextlib.contextmanager
-def pytorch_defaults() -> Iterator[None]:
-    """PyTorch's own settings instead of those of ``runtime.start``."""
-    torch.use_deterministic_algorithms(False)
-    torch.backends.cudnn.allow_tf32 = True
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.allow_tf32 = False
 
 
 def configuration(args: argparse.Namespace, epochs: int, cache_gib: float) -> Config:

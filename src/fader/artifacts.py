@@ -141,6 +141,7 @@ class Header:
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Any], header: Header) -> Header:
     """Write CPU tensors with their header; returns the header with its identity."""
+    import torch
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -148,17 +149,11 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Any], header: Header) 
     for name in sorted(tensors):
         tensor = tensors[name]
         hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        hasher.update(memoryview(tensor.flatten().view(dtype=_bytes()).numpy()))
+        hasher.update(memoryview(tensor.flatten().view(torch.uint8).numpy()))
     header = header.sealed(hasher.hexdigest())
     with replacing(Path(path)) as temporary:
         save_file(tensors, temporary, {HEADER: json.dumps(header.plain(), sort_keys=True)})
     return header
-
-
-def _bytes():
-    import torch
-
-    return torch.uint8
 
 
 def write_json(
