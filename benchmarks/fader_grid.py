@@ -37,7 +37,7 @@ from fader.detectors import ear, fader
 from fader.runtime import Machine
 from fader.training import Checkpoint
 from fader.vision.losses import rank_loss, reconstruction_loss
-from fader.vision.mosaic import obfuscate, patch_l2, tokens
+from fader.vision.mosaic import obfuscate, patch_l2
 from fader.vision.unet import UNet
 
 PRESET = Path(__file__).parents[1] / "presets" / "bottle.yaml"
@@ -84,6 +84,7 @@ def project(
             variant=config.variant(config.masks.base),
             points=points,
             validate=lambda reconstruct: {"value": 0.0},
+            watch=lambda reconstruct: [],
             seed=0,
             label="fader",
             checkpoint=lambda point: Checkpoint(Path(folder) / "fader.ckpt", "benchmark"),
@@ -113,7 +114,7 @@ def plain(
     encoder = network.encoder.eval().requires_grad_(False)
     decoder = network.decoder.train().requires_grad_(True)
     torch.manual_seed(0)
-    phi = fader.predictor(patch, settings.hidden).to(device)
+    phi = fader.Mlp(patch, settings.hidden).to(device)
     images, masks = (pixels.float() / 255).to(device), masks.to(device)
     optimizer = torch.optim.Adam(
         [
@@ -129,7 +130,7 @@ def plain(
         obfuscated = obfuscate(target, masks[chosen], patch)
         with torch.no_grad():
             skips, deepest = encoder(obfuscated)
-        predicted = phi(tokens(obfuscated, patch)).squeeze(-1)
+        predicted = phi(obfuscated)
         attenuation = fader.soft_mask(predicted.detach()).view(-1, side, side)
         reconstruction = decoder(skips, deepest, attenuation)
         loss = reconstruction_loss(

@@ -99,17 +99,46 @@ def validation(dataset: DatasetName, category: CategoryName, config: ConfigFile 
     make_validation(_category(config, dataset, category))
 
 
+MaskerOption = Annotated[str, typer.Option("--masker", help="A key of `masks.maskers`.")]
+
+
+@app.command()
+def train_codebook(config: ConfigFile = PARAMS) -> None:
+    """Train, or read from its file, the codebook that all categories share."""
+    from fader.config import load
+    from fader.phases.codebook import make_codebook
+
+    make_codebook(load(config))
+
+
+@app.command()
+def train_masker(
+    dataset: DatasetName,
+    category: CategoryName,
+    seed: Seed,
+    masker: MaskerOption,
+    config: ConfigFile = PARAMS,
+) -> None:
+    """Fit a masker that learns on the fitted normals."""
+    from fader.phases.masker import train_masker as train
+
+    train(_category(config, dataset, category), seed, masker)
+
+
 @app.command()
 def mask(
     dataset: DatasetName,
     category: CategoryName,
-    masker: Annotated[str, typer.Option("--masker", help="A key of `masks.maskers`.")],
+    masker: MaskerOption,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Seed of a masker that learns.")
+    ] = None,
     config: ConfigFile = PARAMS,
 ) -> None:
     """Saliency and binary masks of every image by one masker."""
     from fader.phases.mask import make_mask
 
-    make_mask(_category(config, dataset, category), masker)
+    make_mask(_category(config, dataset, category), masker, seed)
 
 
 @app.command()
@@ -151,13 +180,16 @@ def evaluate(
     dataset: DatasetName,
     category: CategoryName,
     seed: Seed,
-    method: Annotated[str, typer.Option("--method", help="Such as ear-dino or fader-dino.")],
+    method: Annotated[
+        list[str], typer.Option("--method", help="Such as ear-dino or fader-dino; repeatable.")
+    ],
     config: ConfigFile = PARAMS,
 ) -> None:
-    """Metrics and anomaly maps of one method on the test images."""
+    """Metrics and anomaly maps of one or more methods on the test images."""
     from fader.phases.evaluate import evaluate as run
 
-    run(_category(config, dataset, category), seed, method)
+    for name in method:
+        run(_category(config, dataset, category), seed, name)
 
 
 @app.command()
@@ -169,19 +201,34 @@ def summarise(dataset: DatasetName, category: CategoryName, config: ConfigFile =
 
 
 @app.command()
-def table(
-    name: Annotated[str, typer.Argument(help="table1 or table2.")], config: ConfigFile = PARAMS
-) -> None:
-    """Write one table of the paper as CSV, Markdown and LaTeX."""
+def cost(config: ConfigFile = PARAMS) -> None:
+    """Count and time what inference costs on this machine."""
     from fader.config import load
-    from fader.report import make_table
+    from fader.phases.cost import measure_cost
 
-    for path in make_table(load(config), name):
+    measure_cost(load(config))
+
+
+@app.command()
+def table(
+    names: Annotated[
+        list[str],
+        typer.Argument(help="table1 … table4, masks, controls, validation, cost, …"),
+    ],
+    config: ConfigFile = PARAMS,
+) -> None:
+    """Write tables of the paper, and those beside them, as CSV, Markdown and LaTeX."""
+    from fader.config import load
+    from fader.report import make_tables
+
+    for path in make_tables(load(config), names):
         typer.echo(path)
 
 
 @app.command()
-def figure(name: Annotated[str, typer.Argument(help="fig1.")], config: ConfigFile = PARAMS) -> None:
+def figure(
+    name: Annotated[str, typer.Argument(help="fig1, fig2 or fig6.")], config: ConfigFile = PARAMS
+) -> None:
     """Draw one figure of the paper as PNG and PDF."""
     from fader.config import load
     from fader.report import make_figure

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from pathlib import Path
 
-from fader.config import PHASES
+from fader.config import KINDS, PHASES
 from fader.errors import FaderError
 
 SOURCE = Path("src")
@@ -96,9 +96,25 @@ def closure(
 def closures() -> dict[str, list[str]]:
     """Phase → source files."""
     once = cache(imports)  # for this call only: files may change before the next
-    return {phase: closure(*ENTRIES[phase], imports=once) for phase in PHASES}
+    return {phase: _of_phase(phase, KINDS if phase == "codebook" else (), once) for phase in PHASES}
+
+
+def masker_closures() -> dict[str, list[str]]:
+    """``phase.kind`` → source files, for the phases of one masker: without the other kinds'."""
+    once = cache(imports)
+    return {
+        f"{phase}.{kind}": _of_phase(phase, [other for other in KINDS if other != kind], once)
+        for phase in ("masker", "mask")
+        for kind in KINDS
+    }
+
+
+def _of_phase(phase: str, without: Collection[str], imports: Callable) -> list[str]:
+    """Closure of a phase, without some kinds of masker, which are imported by name."""
+    outside = {*OUTSIDE, *(f"fader.maskers.{kind}" for kind in without)}
+    return closure(*ENTRIES[phase], outside=outside, imports=imports)
 
 
 def text() -> str:
     """``workflow/closure.json`` as committed."""
-    return json.dumps(closures(), indent=2) + "\n"
+    return json.dumps(closures() | masker_closures(), indent=2) + "\n"

@@ -111,10 +111,118 @@ class Validation(Section):
 
 
 class Attention(Section):
-    """An attention masker: CLS attention of a vision transformer's last block, mean over heads."""
+    """CLS attention of a vision transformer's last block, mean over heads; zero-shot."""
 
+    kind: Literal["attention"]
+    backbone: Name = Field(description="vision transformer, a name of vision/backbones.py")
     input_size: int = Field(ge=28, le=1036, description="side of the transformer's input, pixels")
     batch: Positive = Field(description="images per forward pass")
+
+
+class WinClip(Section):
+    """WinCLIP (Jeong et al., CVPR 2023), zero-shot: CLIP embeddings of windows against prompts."""
+
+    kind: Literal["winclip"]
+    names: dict[Name, str] = Field(
+        description="category → words for it in the prompts, where the folder's own do not do"
+    )
+    batch: Positive = Field(description="windows per forward pass of the image encoder")
+
+
+class Dsr(Section):
+    """DSR (Zavrtanik et al., ECCV 2022): anomalies generated among quantised features."""
+
+    kind: Literal["dsr"]
+    input_size: int = Field(ge=64, le=1024, multiple_of=32, description="side of its input, pixels")
+    width: Positive = Field(
+        multiple_of=2, description="width of the subspace-restriction networks; 128"
+    )
+    epochs: Positive = Field(
+        description="detection stage, passes over the fitted normals; the authors' 100 epochs are"
+        " of 8000 draws each, some 3300 passes over a category of MVTec AD"
+    )
+    upsampler_epochs: Positive = Field(description="up-sampling stage; half as many")
+    batch: int = Field(ge=2, description="images per step; 8")
+    lr: LearningRate = Field(description="Adam's learning rate; 0.0002")
+
+
+class MsFlow(Section):
+    """MSFlow (Zhou et al., TNNLS 2024): normalising flows on a frozen feature pyramid."""
+
+    kind: Literal["msflow"]
+    backbone: str = Field(description="convolutional network with weights; wide_resnet50_2.tv_in1k")
+    layers: list[Annotated[int, Field(ge=0)]] = Field(
+        min_length=2, description="feature levels as timm counts them (out_indices); 1, 2, 3"
+    )
+    blocks: list[Positive] = Field(
+        min_length=2, description="blocks of the parallel flow of each level; 2, 5, 8"
+    )
+    input_size: int = Field(ge=32, le=1024, multiple_of=32, description="side of its input; 512")
+    epochs: Positive = Field(description="passes over the fitted normals; 100")
+    batch: int = Field(ge=2, description="images per step; 8")
+    lr: LearningRate = Field(description="Adam's learning rate; 0.0001")
+
+    @model_validator(mode="after")
+    def _levels(self) -> Self:
+        if len(self.blocks) != len(self.layers):
+            raise ValueError(f"blocks: {len(self.blocks)} for {len(self.layers)} layers")
+        if sorted(set(self.layers)) != self.layers:
+            raise ValueError(f"layers: {self.layers} must ascend, each once")
+        return self
+
+
+class AmiNet(Section):
+    """AMI-Net (Luo et al., TASE 2024): adaptive mask and inpainting of frozen features."""
+
+    kind: Literal["aminet"]
+    backbone: str = Field(description="convolutional network with weights; wide_resnet50_2.tv_in1k")
+    layers: list[Annotated[int, Field(ge=0)]] = Field(
+        min_length=1, description="feature levels as timm counts them (out_indices); 1, 2, 3"
+    )
+    input_size: int = Field(ge=64, le=1024, multiple_of=32, description="side of its input; 256")
+    width: Positive = Field(description="length of a token; 768")
+    depth: Positive = Field(description="transformer blocks of the inpainting network; 8")
+    heads: Positive = Field(description="attention heads; 12")
+    clusters: int = Field(ge=2, description="learnable cluster tokens; 8")
+    sigma: float = Field(
+        description="a token is masked beyond mean + sigma·std of its cluster; 0.5"
+    )
+    epochs: Positive = Field(description="passes over the fitted normals; 300")
+    batch: int = Field(ge=2, description="images per step; 8")
+    lr: LearningRate = Field(description="AdamW's learning rate; 0.0001")
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if sorted(set(self.layers)) != self.layers:
+            raise ValueError(f"layers: {self.layers} must ascend, each once")
+        if self.width % (4 * self.heads):
+            raise ValueError(f"width: {self.width} is no multiple of 4 × heads ({self.heads})")
+        return self
+
+
+# A module of fader.maskers each.
+KINDS = ("attention", "winclip", "dsr", "msflow", "aminet")
+MaskerSettings = Annotated[Attention | WinClip | Dsr | MsFlow | AmiNet, Field(discriminator="kind")]
+# Kinds that learn, once per category and seed; the others are zero-shot.
+TRAINED_KINDS = frozenset({"dsr", "msflow", "aminet"})
+
+
+class Codebook(Section):
+    """DSR's frozen quantised autoencoder, shared by all categories; not made where none uses it."""
+
+    file: str | None = Field(
+        description="weights pre-trained on ImageNet, as the authors give them, or null:"
+        " trained here"
+    )
+    channels: Positive = Field(multiple_of=2, description="hidden width and length of a code; 128")
+    codes: int = Field(ge=2, description="entries of each of the two codebooks; 4096")
+    images: Positive = Field(
+        description="fitted normals per category it is trained on, at most, and textures as many"
+    )
+    crop: int = Field(ge=32, multiple_of=8, description="side of the random crops, pixels")
+    epochs: Positive = Field(description="passes over these images")
+    batch: int = Field(ge=2, description="crops per step")
+    lr: LearningRate = Field(description="Adam's learning rate; 0.0002")
 
 
 class Masks(Section):
@@ -126,7 +234,11 @@ class Masks(Section):
         description="the rule's level: mass kept in (0, 1), 0.6 our choice; threshold or share in"
         " [0, 1) for minmax and quantile; multiple of σ for mean_std; not used by otsu"
     )
-    maskers: dict[MaskerName, Attention] = Field(
+    optional: list[MaskerName] = Field(
+        description="maskers that a run can do without: if their weights cannot be had, their cells"
+        " say so"
+    )
+    maskers: dict[MaskerName, MaskerSettings] = Field(
         min_length=1, description="maskers of this run, by name"
     )
 
@@ -134,7 +246,19 @@ class Masks(Section):
     def _base_is_a_masker(self) -> Self:
         if self.base not in self.maskers:
             raise ValueError(f"base: {self.base!r} is not among maskers {sorted(self.maskers)}")
+        if unknown := sorted(set(self.optional) - set(self.maskers)):
+            raise ValueError(f"optional: {', '.join(unknown)} not among maskers")
+        if self.base in self.optional:
+            raise ValueError(f"optional: {self.base} is the base masker, which EAR needs")
         return self
+
+    def trained(self, masker: str) -> bool:
+        """Whether a masker learns, hence has masks of its own for each seed."""
+        return self.maskers[masker].kind in TRAINED_KINDS
+
+    def coded(self, masker: str) -> bool:
+        """Whether a masker works with the run's codebook."""
+        return self.maskers[masker].kind == "dsr"
 
 
 class UNet(Section):
@@ -175,6 +299,18 @@ class Mosaic(Section):
     fixed: Positive = Field(description="m for `fixed`, pixels; 16")
 
 
+class Vit(Section):
+    """The vision transformer that takes the MLP's place in the `vit` predictor of a variant."""
+
+    patch: Positive | None = Field(description="side of a token, pixels; null: m*; ViT-B/16: 16")
+    width: Positive = Field(description="length of a token; 768 in the paper's ViT-B")
+    depth: Positive = Field(description="blocks; 12")
+    heads: Positive = Field(description="attention heads; 12")
+    backbone: Name | None = Field(
+        description="pre-trained weights to start from (vision/backbones.py), or null: none"
+    )
+
+
 class Fader(Section):
     """FADeR training (paper sections 3.2, 3.3, 4.1)."""
 
@@ -188,9 +324,14 @@ class Fader(Section):
         description="linear warm-up, epochs; 5 in the authors' public code"
     )
     cycle_epochs: Positive = Field(description="SGDR's first cycle, epochs, doubling; 20 ibid.")
+    tuning: Literal["each", "base"] = Field(
+        description="each: η and schedule picked for every masker, as the paper; base: for the base"
+        " masker, and taken over by the others"
+    )
     decoder_ratio: Fraction = Field(description="decoder's learning rate / η; 0.1 in the paper")
     hidden: Positive = Field(description="hidden units of Φ; 128, our choice")
     margin: float = Field(gt=0, description="ξ of equation 3 on raw predictions; 1, our choice")
+    vit: Vit
     cache_gib: float = Field(
         ge=0,
         description="largest cache of frozen-encoder features, GiB; beyond it they are recomputed",
@@ -201,13 +342,40 @@ class Variant(Section):
     """A change of FADeR's mask path: a control arm or an ablation of Table 3."""
 
     role: Literal["control", "ablation"]
-    mask: Literal["soft", "hard", "none"] = Field(
-        description="soft mask M_S, M_S > 0.5, or no mask at all (decoder fine-tuning only)"
+    predictor: Literal["mlp", "vit"] = Field(description="Φ: the paper's MLP, or Table 3's ViT")
+    input: Literal["obfuscated", "reconstruction"] = Field(
+        description="what Φ reads: I′, or Î of a first pass without mask (equation 2 as printed)"
+    )
+    normalise: Literal["minmax", "sigmoid", "quantile"] = Field(
+        description="predictions to M_S: min–max per image (paper), sigmoid, or between quantiles"
+        " of the training normals"
+    )
+    mask: Literal["soft", "hard", "shuffled", "constant", "none"] = Field(
+        description="M_S; M_S > 0.5; M_S shuffled over patches; its mean everywhere; or no mask at"
+        " all (decoder fine-tuning only)"
     )
     scaling: Literal["nearest", "bilinear"] = Field(description="Θ of equation 4; paper: nearest")
     grid: Literal["own", "inherit"] = Field(
         description="own η × schedule grid, or the point that the proposed FADeR picked"
     )
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        if self.mask == "none" and self.predictor == "vit":
+            raise ValueError("predictor: vit has no use where mask is none")
+        if self.input == "reconstruction" and self.normalise == "quantile":
+            raise ValueError("normalise: quantile is not made for input reconstruction")
+        return self
+
+
+# FADeR as the paper proposes it.
+PROPOSED = {
+    "predictor": "mlp",
+    "input": "obfuscated",
+    "normalise": "minmax",
+    "mask": "soft",
+    "scaling": "nearest",
+}
 
 
 class Score(Section):
@@ -234,8 +402,12 @@ class Runtime(Section):
     threads: Positive = Field(description="torch threads of one job: part of the numerics")
 
 
-class Figures(Section):
+class Report(Section):
     images: Positive = Field(description="defective test images per category shown in Figure 1")
+    warn_below: Fraction = Field(
+        description="FADeR's validation AUROC (mean of image and pixel) under which a category gets"
+        " a warning; 0.85, our choice"
+    )
 
 
 class Place(Section):
@@ -260,6 +432,7 @@ class Config(Section):
     image: Image
     validation: Validation
     masks: Masks
+    codebook: Codebook
     unet: UNet
     loss: Loss
     ear: Ear
@@ -268,7 +441,7 @@ class Config(Section):
     variants: dict[Name, Variant]
     score: Score
     runtime: Runtime
-    figures: Figures
+    report: Report
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -293,6 +466,14 @@ class Config(Section):
                     raise ValueError(f"{key}: {m} does not divide image.size {self.image.size}")
                 if m == self.image.size:
                     raise ValueError(f"{key}: {m} makes one patch of the image, nothing to rank")
+        vit = self.fader.vit
+        if vit.patch and (self.image.size % vit.patch or vit.patch == self.image.size):
+            raise ValueError(
+                f"fader.vit.patch: {vit.patch} must divide image.size {self.image.size} and be"
+                " smaller"
+            )
+        if vit.width % vit.heads:
+            raise ValueError(f"fader.vit.width: {vit.width} is no multiple of heads {vit.heads}")
         for key, scales in (("loss.scales", self.loss.scales), ("score.scales", self.score.scales)):
             if self.image.size // 2 ** (scales - 1) < 4:
                 raise ValueError(
@@ -309,24 +490,46 @@ class Config(Section):
         return [*self.masks.maskers, *(f"{self.masks.base}-{variant}" for variant in self.variants)]
 
     def methods(self) -> list[str]:
-        """Rows of evaluation: ``ear-<masker>``, ``fader-<masker>``,
-        ``<role>-<masker>-<variant>``."""
+        """Rows of evaluation: ``mask-<masker>`` (the saliency itself), ``ear-<masker>``,
+        ``fader-<masker>``, and those of ``variant_methods``."""
+        stages = ("mask", "ear", "fader")
+        of_maskers = [f"{stage}-{masker}" for masker in self.masks.maskers for stage in stages]
+        return of_maskers + self.variant_methods()
+
+    def variant_methods(self) -> list[str]:
+        """``<role>-<masker>-<variant>`` of every variant."""
         role = {"control": "control", "ablation": "fader"}
-        return [
-            *(f"{stage}-{masker}" for masker in self.masks.maskers for stage in ("ear", "fader")),
-            *(f"{role[v.role]}-{self.masks.base}-{name}" for name, v in self.variants.items()),
-        ]
+        return [f"{role[v.role]}-{self.masks.base}-{name}" for name, v in self.variants.items()]
+
+    def trained_maskers(self) -> list[str]:
+        """Maskers that learn."""
+        return [masker for masker in self.masks.maskers if self.masks.trained(masker)]
 
     def variant(self, system: str) -> Variant:
         """Settings of a FADeR system; FADeR as proposed when ``system`` names no variant."""
-        _, _, name = system.partition("-")
+        masker, _, name = system.partition("-")
         if not name:
-            return Variant(role="ablation", mask="soft", scaling="nearest", grid="own")
+            own = self.fader.tuning == "each" or masker == self.masks.base
+            grid = "own" if own else "inherit"
+            return Variant(role="ablation", grid=grid, **PROPOSED)
         if name not in self.variants:
             raise FaderError(
                 f"variant {name!r} of {system!r} is not under variants in the configuration"
             )
         return self.variants[name]
+
+    def tables(self) -> list[str]:
+        """Tables that the run has something to show in."""
+        roles = {variant.role for variant in self.variants.values()}
+        shown = {"table4": bool(self.trained_maskers())}
+        shown |= {"table3": "ablation" in roles, "controls": "control" in roles}
+        names = ["table1", "table2", "table3", "table4", "masks", "controls", "validation"]
+        names += ["cost", "statistics", "errata"]
+        return [name for name in names if shown.get(name, True)]
+
+    def inherited(self, system: str) -> list[str]:
+        """The system whose grid pick ``system`` takes over, if it does."""
+        return [self.masks.base] if self.variant(system).grid == "inherit" else []
 
 
 # The keys of params.yaml that each phase depends on. Braces are wildcards of the phase's files.
@@ -335,17 +538,33 @@ PHASES: dict[str, tuple[str, ...]] = {
     "dataset": ("datasets.{dataset}",),
     "pack": ("datasets.{dataset}", "image"),
     "validation": ("validation",),
+    "codebook": ("categories", "codebook", "runtime"),
+    "masker": ("masks.maskers.{masker}", "runtime"),
     "mask": ("masks.maskers.{masker}", "masks.rule", "masks.level", "runtime"),
     "ear": ("ear", "unet", "loss", "masks.base", "runtime"),
     "mosaic": ("mosaic", "ear.scales", "score", "unet", "masks.base", "runtime"),
     "fader": ("fader", "unet", "loss", "score", "masks.base", "runtime"),
-    "evaluate": ("score", "unet", "masks.base", "figures", "runtime"),
-    "report": ("run", "categories", "seeds", "masks", "mosaic.policy", "variants", "figures"),
+    "cost": (
+        *("image", "masks.base", "masks.maskers", "codebook", "unet", "score"),
+        *("mosaic.fixed", "fader.hidden", "fader.vit", "runtime"),
+    ),
+    "evaluate": (
+        "score",
+        "unet",
+        "fader.hidden",
+        "fader.vit",
+        "masks.base",
+        "report.images",
+        "runtime",
+    ),
+    "report": ("run", "categories", "seeds", "masks", "mosaic.policy", "variants", "report"),
 }
 
 # Keys that say which files a phase makes, beyond those above that say what is in them. A Snakemake
 # rule makes one file and does not depend on them; a DVC stage makes all of a category's.
 AXES: dict[str, tuple[str, ...]] = {
+    "masker": ("seeds",),
+    "mask": ("seeds",),
     "ear": ("seeds",),
     "mosaic": ("seeds",),
     "fader": ("seeds", "masks.maskers", "variants"),
@@ -392,12 +611,9 @@ def parse(values: Any, source: str) -> Config:
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
         first = problems[0]
-        union = {"synthetic", "mvtec_ad", "visa", "folder"}
-        where = ".".join(
-            str(part)
-            for i, part in enumerate(first["loc"])
-            if not (i == 2 and first["loc"][0] == "datasets" and part in union)
-        )
+        # The tag of a union is no key of the file: drop it.
+        tag = {"datasets": 2, "masks": 3}.get(first["loc"][0] if first["loc"] else "")
+        where = ".".join(str(part) for i, part in enumerate(first["loc"]) if i != tag)
         message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
         if first["type"] == "extra_forbidden":
             message = "unknown key"

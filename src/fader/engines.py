@@ -24,11 +24,20 @@ from typing import Any
 
 import yaml
 
-from fader.artifacts import Files, manifest_path, number_paths, summary_path
+from fader.artifacts import (
+    Files,
+    codebook_path,
+    cost_path,
+    manifest_path,
+    normals_path,
+    number_paths,
+    summary_path,
+)
 from fader.closure import closures
 from fader.config import AXES, PHASES, Config
 from fader.errors import FaderError
 
+OF_RUN = ("codebook", "cost", "report")  # phases without a category
 DVC = Path(".dvc")
 NAME_MAX = 254  # of a part of a name in Snakemake's records
 CLOCK_SLACK = 0.01  # seconds, for copies of a project that round times
@@ -37,11 +46,14 @@ RULES: dict[str, tuple[str, ...]] = {
     "dataset": ("dataset",),
     "pack": ("pack",),
     "validation": ("validation",),
-    "mask": ("mask",),
+    "codebook": ("train_codebook",),
+    "masker": ("train_masker",),
+    "mask": ("mask", "mask_of_trained"),
     "ear": ("train_ear",),
     "mosaic": ("search_mosaic",),
     "fader": ("train_fader",),
-    "evaluate": ("evaluate", "summarise"),
+    "cost": ("cost",),
+    "evaluate": ("evaluate", "evaluate_variants", "summarise"),
     "report": ("table", "figure", "numbers", "tables"),
 }
 
@@ -49,6 +61,7 @@ RULES: dict[str, tuple[str, ...]] = {
 MADE: dict[str, tuple[str, ...]] = {
     "pack": ("packed",),
     "validation": ("validation",),
+    "masker": ("maskers",),
     "mask": ("masks",),
     "ear": ("ear",),
     "mosaic": ("mosaic",),
@@ -57,13 +70,14 @@ MADE: dict[str, tuple[str, ...]] = {
 }
 READ: dict[str, tuple[str, ...]] = {
     "validation": ("packed",),
-    "mask": ("packed", "validation"),
-    "ear": ("packed", "validation", "masks"),
-    "mosaic": ("packed", "validation", "masks", "ear"),
+    "masker": ("packed", "validation"),
+    "mask": ("packed", "validation", "maskers"),
+    "ear": ("packed", "validation", "masks/${masks.base}"),
+    "mosaic": ("packed", "validation", "masks/${masks.base}", "ear"),
     "fader": ("packed", "validation", "masks", "ear", "mosaic"),
     "evaluate": ("packed", "masks", "ear", "mosaic", "fader"),
 }
-REFERENCE = ("reference/corrections.csv", "reference/table1.csv", "reference/table2.csv")
+REFERENCE = ("reference/corrections.csv", *(f"reference/table{n}.csv" for n in range(1, 6)))
 IN_GIT = frozenset({"metrics"})
 
 
@@ -74,12 +88,17 @@ def targets(config: Config, phase: str, stage: str | None) -> list[str]:
     """
     if phase not in RULES:
         raise FaderError(f"no phase {phase!r} (there are: {', '.join(RULES)})")
-    known = {"dataset": config.datasets, "report": (None,)}.get(phase, config.categories)
-    if stage not in known:
-        where = "takes no stage" if phase == "report" else f"has no stage {stage!r}"
+    known = {"dataset": config.datasets} | dict.fromkeys(OF_RUN, (None,))
+    if stage not in known.get(phase, config.categories):
+        where = "takes no stage" if phase in OF_RUN else f"has no stage {stage!r}"
         raise FaderError(f"phase {phase} {where}; its stages are the keys in params.yaml")
     if phase == "dataset":
         return [manifest_path(stage)]
+    if phase == "codebook":
+        used = any(config.masks.coded(masker) for masker in config.masks.maskers)
+        return [codebook_path(config.run)] if used else []
+    if phase == "cost":
+        return [cost_path(config.run)]
     if phase == "report":
         return ["tables"]
     place = config.categories[stage]
@@ -88,7 +107,14 @@ def targets(config: Config, phase: str, stage: str | None) -> list[str]:
     made = {
         "pack": lambda: [files.packed()],
         "validation": lambda: [files.validation()],
-        "mask": lambda: [files.mask(masker) for masker in config.masks.maskers],
+        "masker": lambda: [
+            files.masker(masker, seed) for masker in config.trained_maskers() for seed in seeds
+        ],
+        "mask": lambda: [
+            files.mask(masker, seed)
+            for masker in config.masks.maskers
+            for seed in (seeds if config.masks.trained(masker) else (None,))
+        ],
         "ear": lambda: [files.ear(seed) for seed in seeds],
         "mosaic": lambda: [files.mosaic(seed) for seed in seeds],
         "fader": lambda: [files.fader(seed, s) for seed in seeds for s in config.systems()],
@@ -119,18 +145,27 @@ def params(phase: str) -> list[str]:
 def dvc_yaml() -> str:
     """``dvc.yaml`` as committed."""
     folder = "results/${run}/${item.dataset}/${item.category}"
-    summary = summary_path("${run}", "${item.dataset}", "${item.category}")
+    place = ("${run}", "${item.dataset}", "${item.category}")
+    codebook, cost = str(Path(codebook_path("${run}")).parent), cost_path("${run}")
     stages: dict[str, Any] = {}
     for phase, code in closures().items():
         if phase == "report":
             stages[phase] = {
                 "cmd": "fader make report",
-                "deps": ["results/${run}/summary", *REFERENCE, *code],
+                "deps": ["results/${run}/summary", cost, *REFERENCE, *code],
                 "params": params(phase),
                 "outs": [
                     "results/${run}/figures",  # they show images that may not go into git
                     *(_in_git(f"results/${{run}}/{name}") for name in ("tables", "curves")),
                 ],
+            }
+            continue
+        if phase in ("codebook", "cost"):
+            stages[phase] = {
+                "cmd": f"fader make {phase}",
+                "deps": [*(["results/${run}/normals"] if phase == "codebook" else []), *code],
+                "params": params(phase),
+                "outs": [{"codebook": codebook, "cost": _in_git(cost)}[phase]],
             }
             continue
         if phase == "dataset":
@@ -140,8 +175,12 @@ def dvc_yaml() -> str:
             outs = [_out(folder, name) for name in MADE[phase]]
         if phase == "pack":
             deps = [manifest_path("${item.dataset}")]
+        if phase == "validation":
+            outs.append(normals_path(*place))
+        if phase in ("masker", "mask"):
+            deps.append(codebook)
         if phase == "evaluate":
-            outs.append(_in_git(summary))
+            outs.append(_in_git(summary_path(*place)))
         stages[phase] = {
             "foreach": "${datasets}" if phase == "dataset" else "${categories}",
             "do": {
@@ -190,9 +229,13 @@ def snakemake(*arguments: str) -> list[str]:
 def make(config: Config, phase: str, stage: str | None) -> None:
     """Have Snakemake make one phase of one category; its output goes to a log.
 
+    A phase that this run has no use for leaves an empty folder, since a DVC stage needs an output.
     FaderError when a job failed, after the end of the log on standard error.
     """
     wanted = targets(config, phase, stage)
+    if not wanted:
+        _folder(config, phase, stage).mkdir(parents=True, exist_ok=True)
+        return
     log = Path(f"logs/{config.run}/dvc/{'.'.join(filter(None, (phase, stage)))}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     command = snakemake("--cores", "all", "--allowed-rules", *RULES[phase], "--", *wanted)
@@ -202,6 +245,14 @@ def make(config: Config, phase: str, stage: str | None) -> None:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         print("\n".join(lines[-30:]), file=sys.stderr)
         raise FaderError(f"{phase} {stage or ''}: Snakemake failed; the whole story is in {log}")
+
+
+def _folder(config: Config, phase: str, stage: str | None) -> Path:
+    """Where a phase that may have nothing to make puts its files."""
+    if phase == "codebook":
+        return Path(codebook_path(config.run)).parent
+    place = config.categories[stage]
+    return Path(Files.of(config.run, place.dataset, place.category).folder, *MADE[phase])
 
 
 def stale_stages() -> dict[str, Any]:
@@ -242,7 +293,7 @@ def forced(config: Config, stages: Mapping[str, Any]) -> list[str]:
         if phase == "report":
             found += [rule for rule in RULES["report"] if rule != "tables"]
         elif phase in RULES:
-            found += [path for path in targets(config, phase, stage) if not vouched(path)]
+            found += [path for path in targets(config, phase, stage or None) if not vouched(path)]
     return found
 
 

@@ -8,3 +8,7 @@ its traceback.
 
 class FaderError(ValueError):
     """Bad input: a configuration, a file or an argument that the user can mend."""
+
+
+class MissingWeights(FaderError):
+    """Pretrained weights that cannot be had here; a run may list who needs them as optional."""

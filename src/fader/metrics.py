@@ -206,6 +206,33 @@ def image_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
+def mask_metrics(masks: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """How much binary masks cover: the incomplete-mask problem (FADeR, section 1) in numbers.
+
+    Args:
+        masks: (N,H,W) bool, True = suspected. truth: (N,H,W) 0/1, defective pixels.
+
+    Returns:
+        ``mask_area``: masked share of all pixels; ``mask_area_good``, ``mask_area_defective``: of
+        the normal and of the defective images' pixels; ``mask_recall``: share of the defective
+        pixels that are masked; ``mask_precision``: share of the masked pixels of defective images
+        that are defective (0 where nothing is masked); ``mask_complete``: share of the defective
+        images whose defect is masked to the last pixel.
+    """
+    truth = truth.astype(bool)
+    defective = truth.any(axis=(1, 2))
+    hit = (masks & truth).sum(axis=(1, 2))
+    suspected = masks[defective].sum()
+    return {
+        "mask_area": masks.mean(),
+        "mask_area_good": masks[~defective].mean(),
+        "mask_area_defective": masks[defective].mean(),
+        "mask_recall": hit.sum() / truth.sum(),
+        "mask_precision": hit.sum() / suspected if suspected else 0.0,
+        "mask_complete": (hit == truth.sum(axis=(1, 2)))[defective].mean(),
+    }
+
+
 def pixel_metrics(maps: Iterable[np.ndarray], masks: Iterable[np.ndarray]) -> dict[str, float]:
     """``pixel_auroc``, ``pixel_ap``, ``pixel_f1max`` and ``aupro``; arguments as ``aupro``."""
     histogram = _histogram(maps, masks)

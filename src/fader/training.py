@@ -153,6 +153,8 @@ def train(
     multiplier: Multiplier,
     checkpoint: Checkpoint,
     remedy: str,
+    clip: float | None = None,
+    observe: Callable[[], Mapping[str, list[float]]] | None = None,
     report: Callable[[str], None] = print,
 ) -> list[dict[str, float]]:
     """Train in place for ``epochs`` passes over ``count`` images; resumes from ``checkpoint``.
@@ -165,6 +167,8 @@ def train(
     minimised.
     multiplier : iteration → factor on every parameter group's own learning rate.
     remedy : what a user can do when the loss is not finite; ends that FaderError.
+    clip : largest norm of the gradient, all parameters together; None leaves it as it is.
+    observe : called after every epoch; what it gives is kept in that epoch's history.
     report : receives the JSON line of every epoch unless a progress bar is shown.
 
     Returns
@@ -174,6 +178,7 @@ def train(
     """
     started, history = checkpoint.load(modules, optimizer)
     rates = [group["lr"] for group in optimizer.param_groups]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     per_epoch = batches_per_epoch(count, batch)
     if not per_epoch:
         raise FaderError(
@@ -192,6 +197,8 @@ def train(
             losses = step(indices, random)
             optimizer.zero_grad(set_to_none=True)
             losses["loss"].backward()
+            if clip is not None:
+                nn.utils.clip_grad_norm_(parameters, clip)
             optimizer.step()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.detach()
@@ -202,12 +209,13 @@ def train(
             raise FaderError(
                 f"{label}: the loss or a weight is not finite in epoch {epoch + 1}; {remedy}"
             )
-        history.append({"epoch": epoch + 1, "lr": rates[0] * factor} | means)
+        losses = {"epoch": epoch + 1, "lr": rates[0] * factor} | means
+        history.append(losses | dict(observe() if observe else {}))
         if isinstance(bar, tqdm):
             bar.set_postfix(loss=f"{means['loss']:.4f}")
         else:
             seconds = round(time.monotonic() - began, 3)
-            report(json.dumps({"label": label} | history[-1] | {"seconds": seconds}))
+            report(json.dumps({"label": label} | losses | {"seconds": seconds}))
         if epoch + 1 == epochs or time.monotonic() - saved > CHECKPOINT_SECONDS:
             checkpoint.save(epoch + 1, history, modules, optimizer)
             saved = time.monotonic()

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-import yaml
-from tiny_project import ROOT, Project, checkout
+from tiny_project import Project, checkout
 
 
 class Bench(Project):
@@ -27,10 +26,8 @@ class Bench(Project):
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory) -> Bench:
-    """A fresh working copy with tiny parameters and the control arm; nothing has run in it."""
-    bench = Bench(checkout(tmp_path_factory.mktemp("bench")).root)
-    bench.set("variants", yaml.safe_load((ROOT / "presets" / "ci.yaml").read_text())["variants"])
-    return bench
+    """A fresh working copy with tiny parameters; nothing has run in it."""
+    return Bench(checkout(tmp_path_factory.mktemp("bench")).root)
 
 
 @pytest.fixture(scope="session")

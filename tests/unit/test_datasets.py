@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fader.config import MvtecAd, Visa
-from fader.data import RELEASES, mvtec, visa
+from fader.data import mvtec, visa
 from fader.data.layout import check_counts
 from fader.data.pack import read_category
+from fader.data.releases import RELEASES
 from fader.errors import FaderError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"

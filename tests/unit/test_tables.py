@@ -168,8 +168,8 @@ def test_missing_cell_shows_a_dash_and_its_reason(tmp_path):
     assert f"{CONTROL}, bolt, nut: weights of dinov2 cannot be had." in table.notes
     assert "fader-dinov2, bolt, nut: no record." in table.notes
     text = printed(table, tmp_path, ".md")
-    assert all(line.count(" – |") == 2 for line in text.splitlines() if line.startswith("| nut"))
-    assert "nut & 0.700 & -- & -- \\\\" in printed(table, tmp_path, ".tex")
+    assert all(line.count(" – |") == 4 for line in text.splitlines() if line.startswith("| nut"))
+    assert "nut & 0.700 & -- & -- & -- & -- \\\\" in printed(table, tmp_path, ".tex")
     assert pd.isna(pd.read_csv(tmp_path / "table1.csv").control_mean).all()
 
 
@@ -263,7 +263,7 @@ def test_latex_is_escaped_and_every_row_has_all_columns(tmp_path):
     assert r"\label{tab:table1}" in text
     assert all(symbol not in text for symbol in "±→×−–")
     body = text[text.index(r"\midrule") : text.index(r"\bottomrule")]
-    assert {line.count(" & ") for line in body.splitlines() if line.endswith(r"\\")} == {3}
+    assert {line.count(" & ") for line in body.splitlines() if line.endswith(r"\\")} == {5}
     assert text.count("{") == text.count("}")
 
 

@@ -74,7 +74,7 @@ class Run:
         loss = (made.float() - target).square().mean()
         return {"loss": loss, "l2": loss.detach()}
 
-    def train(self, step=None, multiplier=None, count=COUNT, epochs=EPOCHS):
+    def train(self, step=None, multiplier=None, count=COUNT, epochs=EPOCHS, **more):
         return training.train(
             label="ear bottle",
             modules=self.modules,
@@ -88,6 +88,7 @@ class Run:
             checkpoint=self.checkpoint,
             remedy="lower ear.lr",
             report=lambda line: self.reports.append(json.loads(line)),
+            **more,
         )
 
     def train_until(self, steps: int) -> None:
@@ -253,6 +254,118 @@ def test_the_same_run_twice_makes_the_same_bytes(tmp_path, bf16):
     assert one.contents() == two.contents()
     assert one.train() == two.train()
     assert one.contents() == two.contents()
+
+
+# The gradient's norm.
+
+
+def step_lengths(gradients: list[float], clip: float | None, folder: Path) -> list[float]:
+    """How far one step of SGD at rate 1 moves each weight of the linear loss Σ g·w, every weight
+    in a module and a parameter group of its own."""
+    modules = {f"w{i}": nn.Linear(1, 1, bias=False) for i in range(len(gradients))}
+    before = {name: module.weight.item() for name, module in modules.items()}
+
+    def step(indices, random):
+        weights = (module.weight.sum() for module in modules.values())
+        return {"loss": sum(g * w for g, w in zip(gradients, weights, strict=True))}
+
+    training.train(
+        label="linear",
+        modules=modules,
+        optimizer=torch.optim.SGD([{"params": m.parameters()} for m in modules.values()], lr=1.0),
+        step=step,
+        count=2,
+        batch=2,
+        epochs=1,
+        seed=0,
+        multiplier=fixed(),
+        checkpoint=Checkpoint(folder / "linear.ckpt", "run"),
+        remedy="",
+        clip=clip,
+        report=lambda line: None,
+    )
+    return [before[name] - module.weight.item() for name, module in modules.items()]
+
+
+@pytest.mark.parametrize(
+    ("clip", "expected"),
+    [(None, [3, 4]), (10.0, [3, 4]), (5.0, [3, 4]), (2.5, [1.5, 2]), (0.5, [0.3, 0.4])],
+)
+def test_clip_limits_the_norm_of_all_gradients_together(tmp_path, clip, expected):
+    # The gradient (3, 4) has norm 5, though neither weight's own has.
+    assert step_lengths([3.0, 4.0], clip, tmp_path) == pytest.approx(expected, abs=1e-5)
+
+
+@given(
+    gradients=st.lists(st.integers(-9, 9).filter(bool), min_size=1, max_size=4),
+    clip=st.floats(0.1, 20),
+)
+@settings(max_examples=15, deadline=None)
+def test_a_clipped_step_keeps_its_direction_and_is_no_longer_than_clip(
+    tmp_path_factory, gradients, clip
+):
+    moved = step_lengths([float(g) for g in gradients], clip, tmp_path_factory.mktemp("clip"))
+    norm = math.hypot(*gradients)
+    assert math.hypot(*moved) == pytest.approx(min(norm, clip), rel=1e-4)
+    ratio = min(norm, clip) / norm
+    assert moved == pytest.approx([g * ratio for g in gradients], rel=1e-4, abs=1e-5)
+
+
+# What is observed.
+
+
+def test_observe_is_called_after_every_epochs_last_step_and_kept_in_its_history(tmp_path):
+    run, plain, weights = Run(tmp_path / "1"), Run(tmp_path / "2"), []
+
+    def observe():
+        assert len(run.batches) == 2 * (len(weights) + 1)
+        weights.append(run.head.weight.flatten()[:3].tolist())
+        return {"seen": weights[-1]}
+
+    history = run.train(observe=observe)
+    assert [epoch.pop("seen") for epoch in history] == weights
+    assert len({tuple(row) for row in weights}) == EPOCHS
+    assert weights[-1] == run.head.weight.flatten()[:3].tolist()
+    # Looking changes neither the run nor its lines in the log.
+    assert plain.train() == history
+    assert run.contents() == plain.contents()
+    assert [r | {"seconds": 0} for r in run.reports] == [r | {"seconds": 0} for r in plain.reports]
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 5])
+def test_what_was_observed_survives_a_checkpoint(tmp_path, epoch):
+    def observer(run, killed_in=None):
+        def observe():
+            if len(run.batches) == 2 * (killed_in or 0):
+                raise Killed
+            return {"seen": run.head.weight.flatten().tolist()}
+
+        return observe
+
+    whole = Run(tmp_path / "whole")
+    history = whole.train(observe=observer(whole))
+    first = Run(tmp_path / "killed")
+    with pytest.raises(Killed):
+        first.train(observe=observer(first, killed_in=epoch))
+    resumed = Run(tmp_path / "killed")
+    assert resumed.train(observe=observer(resumed)) == history
+    assert len(resumed.batches) == 2 * (EPOCHS - epoch + 1)
+    assert resumed.contents() == whole.contents()
+    finished = Run(tmp_path / "killed")
+    assert finished.train(observe=observer(finished, killed_in=1)) == history
+    assert finished.batches == []
+
+
+def test_an_epoch_that_ends_the_run_is_not_observed(tmp_path):
+    run, observed = Run(tmp_path), []
+
+    def step(indices, random):
+        losses = run.step(indices, random)
+        return losses | {"loss": losses["loss"] * math.nan} if len(run.batches) == 5 else losses
+
+    with pytest.raises(FaderError, match="not finite in epoch 3"):
+        run.train(step, observe=lambda: observed.append(len(run.batches)) or {})
+    assert observed == [2, 4]
 
 
 # Checkpoints.

@@ -10,9 +10,13 @@ from fader import config as schema
 from fader import engines
 from fader.artifacts import (
     Files,
+    codebook_path,
+    cost_path,
     curve_path,
     figure_paths,
+    losses_path,
     manifest_path,
+    normals_path,
     number_paths,
     summary_path,
     table_paths,
@@ -98,32 +102,62 @@ def source_images(wildcards):
     return sorted(str(path) for path in folder.rglob("*") if path.is_file())
 
 
+def code(phase):
+    """Sources of a masker's phase: those of its own kind, not of every masker."""
+    return lambda wildcards: CODE[
+        f"{phase}.{CONFIG.masks.maskers[wildcards.masker].kind}"
+    ]
+
+
+def codebook_files(wildcards):
+    """Images that the codebook is trained on, or the file it is read from."""
+    file = CONFIG.codebook.file
+    if file:
+        return [file] if Path(file).is_file() else []
+    return of_run(FILES.packed()) + of_run(FILES.validation())
+
+
+def codebook(wildcards):
+    """The codebook, for a masker that works with it."""
+    return [codebook_path(CONFIG.run)] if CONFIG.masks.coded(wildcards.masker) else []
+
+
+def weight_files(wildcards):
+    """Weights of the user's own folder, so that masks that lacked them are made when they come."""
+    folder = CONFIG.weights_dir or os.environ.get("FADER_WEIGHTS")
+    if not folder or wildcards.masker not in CONFIG.masks.optional:
+        return []
+    return sorted(str(path) for path in Path(folder).glob("*") if path.is_file())
+
+
+def masks(masker, seed="{seed}"):
+    """Masks of a masker; of each seed where the masker learns."""
+    return FILES.mask(masker, seed if CONFIG.masks.trained(masker) else None)
+
+
 def fader_inputs(wildcards):
-    """EAR and masks, and the proposed FADeR where a variant inherits its pick."""
-    masker, _, variant = wildcards.system.partition("-")
+    """EAR and masks, and the FADeR whose pick is taken over."""
+    masker = wildcards.system.partition("-")[0]
     paths = [
         FILES.packed(),
         FILES.validation(),
-        FILES.mask(masker),
+        masks(masker),
         FILES.ear("{seed}"),
         FILES.mosaic("{seed}"),
+        *(FILES.fader("{seed}", other) for other in CONFIG.inherited(wildcards.system)),
     ]
-    if variant and CONFIG.variants[variant].grid == "inherit":
-        paths.append(FILES.fader("{seed}", masker))
     return [path.format(**wildcards) for path in paths]
 
 
-def evaluated_inputs(wildcards):
-    """Images, masks, EAR with its m*, and the trained FADeR for every method but EAR's own."""
-    stage, _, system = wildcards.method.partition("-")
+def evaluated_inputs(wildcards, system):
+    """Images, masks, EAR with its m*, and the trained FADeR."""
     paths = [
         FILES.packed(),
-        FILES.mask(system.partition("-")[0]),
+        masks(system.partition("-")[0]),
         FILES.ear("{seed}"),
         FILES.mosaic("{seed}"),
+        FILES.fader("{seed}", system),
     ]
-    if stage != "ear":
-        paths.append(FILES.fader("{seed}", system))
     return [path.format(**wildcards) for path in paths]
 
 

@@ -49,6 +49,7 @@ rule validation:
         code=CODE["validation"],
     output:
         FILES.validation(),
+        normals_path(CONFIG.run, "{dataset}", "{category}"),
     log:
         log_file("validation"),
     benchmark:

@@ -5,11 +5,11 @@ rule train_ear:
     input:
         FILES.packed(),
         FILES.validation(),
-        FILES.mask(CONFIG.masks.base),
+        masks(CONFIG.masks.base),
         code=CODE["ear"],
     output:
         FILES.ear("{seed}"),
-        FILES.losses(FILES.ear("{seed}")),
+        losses_path(FILES.ear("{seed}")),
     log:
         log_file("ear.seed{seed}"),
     benchmark:
@@ -30,7 +30,7 @@ rule search_mosaic:
     input:
         FILES.packed(),
         FILES.validation(),
-        FILES.mask(CONFIG.masks.base),
+        masks(CONFIG.masks.base),
         FILES.ear("{seed}"),
         code=CODE["mosaic"],
     output:

@@ -7,7 +7,7 @@ rule train_fader:
         code=CODE["fader"],
     output:
         FILES.fader("{seed}", "{system}"),
-        FILES.losses(FILES.fader("{seed}", "{system}")),
+        losses_path(FILES.fader("{seed}", "{system}")),
     log:
         log_file("fader.{system}.seed{seed}"),
     benchmark:

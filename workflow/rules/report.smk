@@ -1,7 +1,7 @@
 # The printed page: tables and figures from every metrics file of the run.
 
-TABLES = ["table1", "table2"]
-FIGURES = ["fig1"]
+TABLES = CONFIG.tables()
+FIGURES = ["fig1", "fig2", "fig6"]
 
 
 rule tables:
@@ -11,28 +11,50 @@ rule tables:
         number_paths(CONFIG.run),
 
 
+rule cost:
+    input:
+        code=CODE["cost"],
+    output:
+        cost_path(CONFIG.run),
+    log:
+        f"logs/{CONFIG.run}/cost.log",
+    benchmark:
+        f"logs/{CONFIG.run}/cost.tsv"
+    threads: CONFIG.runtime.threads
+    resources:
+        mem_mb=8000,
+        runtime=60,
+        gpu=int(CONFIG.runtime.device == "cuda"),
+    params:
+        **settings("cost"),
+    shell:
+        "fader cost > {log} 2>&1"
+
+
 rule table:
     input:
         of_run(FILES.metrics("{seed}", "{method}")),
-        "reference/{table}.csv",
-        "reference/corrections.csv",
+        cost_path(CONFIG.run),
+        expand(
+            "reference/{name}.csv",
+            name=["corrections", *(f"table{number}" for number in range(1, 6))],
+        ),
         code=CODE["report"],
     output:
-        table_paths(CONFIG.run, "{table}"),
+        [path for name in TABLES for path in table_paths(CONFIG.run, name)],
     log:
-        f"logs/{CONFIG.run}/{{table}}.log",
+        f"logs/{CONFIG.run}/tables.log",
     benchmark:
-        f"logs/{CONFIG.run}/{{table}}.tsv"
-    wildcard_constraints:
-        table="|".join(TABLES),
+        f"logs/{CONFIG.run}/tables.tsv"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=2000,
         runtime=10,
     params:
         **settings("report"),
+        names=" ".join(TABLES),
     shell:
-        "fader table {wildcards.table} > {log} 2>&1"
+        "fader table {params.names} > {log} 2>&1"
 
 
 rule figure:
@@ -62,8 +84,8 @@ rule figure:
 rule numbers:
     input:
         of_run(FILES.metrics("{seed}", "{method}")),
-        of_run(FILES.losses(FILES.ear("{seed}"))),
-        of_run(FILES.losses(FILES.fader("{seed}", "{system}"))),
+        of_run(losses_path(FILES.ear("{seed}"))),
+        of_run(losses_path(FILES.fader("{seed}", "{system}"))),
         of_run(summary_path(CONFIG.run, "{dataset}", "{category}")),
         code=CODE["report"],
     output:

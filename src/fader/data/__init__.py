@@ -1,10 +1,1 @@
-"""Data sets: fetching, indexing and decoding them, and painting synthetic defects.
-
-``LAYOUTS`` maps a layout's name to the function that indexes a category of it, ``RELEASES`` the
-name of a public data set to its archive and counts.
-"""
-
-from fader.data import mvtec, visa
-
-LAYOUTS = {"mvtec": mvtec.index, "visa": visa.index}
-RELEASES = {"mvtec_ad": mvtec.RELEASE, "visa": visa.RELEASE}
+"""Data sets: fetching, indexing and decoding them, and painting synthetic defects."""

@@ -97,7 +97,7 @@ def perlin_texture(
     def draw(image: np.ndarray, rng: np.random.Generator, force: float) -> np.ndarray:
         alpha = _perlin_alpha(image.shape[1:], rng) * max(rng.uniform(*OPACITY), force)
         if texture_source is None:
-            texture = _procedural_texture(image, rng)
+            texture = procedural_texture(image, rng)
         else:
             texture = _other_texture(texture_source[rng.integers(len(texture_source))], rng)
         return _to_uint8(image + alpha * (texture - image))
@@ -272,7 +272,7 @@ def _perlin_alpha(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarra
     return np.clip((field - threshold) / rim, 0, 1).astype(np.float32)
 
 
-def _procedural_texture(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def procedural_texture(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One of four patterns between two colours: float32 (3, H, W) about [0, 255]."""
     height, width = image.shape[1:]
     pattern = rng.choice(["flat", "clouds", "stripes", "grain"])

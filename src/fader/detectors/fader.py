@@ -10,10 +10,14 @@ schedule grid.
 Settled where the paper is silent or contradicts itself: Φ reads I′ (its Figure 4 and poster;
 equation 2 prints Î), M_S carries no gradient, pairs are random halves inside an image, the
 decoder's batch normalisation stays in training mode and the encoder's in evaluation mode.
+
+A ``Variant`` changes one thing in this: the ablations of Table 3, and the controls that tell the
+mask's part in the gain from that of the extra training.
 """
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import product
 
@@ -22,19 +26,86 @@ from torch import Tensor, nn
 
 from fader import training
 from fader.config import Config, Fader, Variant, derive_seed
-from fader.runtime import Machine
+from fader.errors import FaderError
+from fader.runtime import Machine, generator
 from fader.vision.losses import rank_loss, reconstruction_loss
 from fader.vision.mosaic import obfuscate, patch_l2, tokens
 from fader.vision.unet import LEAK, Encoder, UNet
 
 RANGE_EPS = 1e-6  # predictions closer than this are "an equal level overall": nothing is attenuated
+QUANTILES = (0.01, 0.99)  # of the training normals' predictions: what M_S = 1 and 0 stand for
 
 
-def predictor(patch: int, hidden: int) -> nn.Sequential:
-    """Φ: (…, 3·patch²) → (…, 1), a linear output on raw predictions."""
-    return nn.Sequential(
-        nn.Linear(3 * patch * patch, hidden), nn.LeakyReLU(LEAK), nn.Linear(hidden, 1)
-    )
+class Mlp(nn.Sequential):
+    """The paper's Φ: tokens of an image (B, 3, H, W) → a prediction a patch (B, n)."""
+
+    def __init__(self, patch: int, hidden: int) -> None:
+        super().__init__(
+            nn.Linear(3 * patch * patch, hidden), nn.LeakyReLU(LEAK), nn.Linear(hidden, 1)
+        )
+        self.patch = patch
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(tokens(images, self.patch)).squeeze(-1)
+
+
+class Vit(nn.Module):
+    """Table 3's ViT in the place of the MLP: every patch sees the others; (B, 3, H, W) → (B, n)."""
+
+    def __init__(self, size: int, patch: int, width: int, depth: int, heads: int) -> None:
+        from timm.models.vision_transformer import VisionTransformer  # seconds, for this Φ only
+
+        super().__init__()
+        self.patch = patch
+        self.body = VisionTransformer(
+            img_size=size,
+            patch_size=patch,
+            embed_dim=width,
+            depth=depth,
+            num_heads=heads,
+            class_token=False,
+            global_pool="",
+            num_classes=0,
+        )
+        self.head = nn.Linear(width, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.body(2 * images - 1)).squeeze(-1)
+
+
+class Predictor(nn.Module):
+    """Φ with the normalisation that turns its predictions into M_S.
+
+    body : ``Mlp`` or ``Vit``. normalise : ``minmax`` per image (the paper); ``sigmoid``, an
+    absolute level; ``quantile``, between the training normals' 1 % and 99 % (of the batch while
+    training, of all fitted normals afterwards).
+    """
+
+    def __init__(self, body: Mlp | Vit, normalise: str) -> None:
+        super().__init__()
+        self.body, self.normalise, self.patch = body, normalise, body.patch
+        self.register_buffer("range", torch.tensor([0.0, 1.0]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Raw predictions l̂ (B, n) of images (B, 3, H, W), row-major over the patch grid."""
+        return self.body(images).float()
+
+    def soft_mask(self, predicted: Tensor) -> Tensor:
+        """M_S (B, n) in [0, 1] of raw predictions; large predicted errors get small values."""
+        if self.normalise == "sigmoid":
+            return 1 - predicted.sigmoid()
+        if self.normalise == "quantile":
+            low, high = _range(predicted) if self.training else self.range
+            return 1 - ((predicted - low) / (high - low).clamp_min(RANGE_EPS)).clamp(0, 1)
+        return soft_mask(predicted)
+
+    def calibrate(self, predicted: Tensor) -> None:
+        """Set the range from the predictions of all fitted normals."""
+        self.range.copy_(_range(predicted))
+
+
+def _range(predicted: Tensor) -> Tensor:
+    return torch.quantile(predicted.flatten(), predicted.new_tensor(QUANTILES))
 
 
 def soft_mask(predicted: Tensor) -> Tensor:
@@ -49,27 +120,60 @@ def soft_mask(predicted: Tensor) -> Tensor:
     return mask.where(span > RANGE_EPS, torch.ones_like(mask))
 
 
-def feature_mask(phi: nn.Module, obfuscated: Tensor, patch: int, variant: Variant) -> Tensor | None:
-    """The variant's mask (B, g, g) on the skips for I′ (B, 3, H, W), or None for no mask."""
+def predictor(config: Config, patch: int, variant: Variant) -> Predictor:
+    """A fresh Φ of a variant; ``patch`` is m*. Draws from the global generator."""
+    if variant.predictor == "mlp":
+        return Predictor(Mlp(patch, config.fader.hidden), variant.normalise)
+    vit = config.fader.vit
+    body = Vit(config.image.size, vit.patch or patch, vit.width, vit.depth, vit.heads)
+    return Predictor(body, variant.normalise)
+
+
+def arrange(mask: Tensor, variant: Variant, random: torch.Generator) -> Tensor:
+    """The variant's mask (B, n) from the soft one: hard, shuffled over patches, or its mean.
+
+    ``random`` is left as it was, so that shuffling shifts no draw that the arms have in common.
+    """
+    if variant.mask == "hard":
+        return (mask > 0.5).to(mask.dtype)
+    if variant.mask == "shuffled":
+        order = torch.randperm(mask.shape[1], generator=random.clone_state())
+        return mask[:, order.to(mask.device)]
+    if variant.mask == "constant":
+        return mask.mean(1, keepdim=True).expand_as(mask)
+    return mask
+
+
+def as_grid(mask: Tensor, images: Tensor, patch: int) -> Tensor:
+    """(B, n) → (B, H / patch, W / patch)."""
+    return mask.reshape(len(mask), images.shape[-2] // patch, images.shape[-1] // patch)
+
+
+def feature_mask(
+    network: UNet, phi: Predictor, obfuscated: Tensor, variant: Variant, machine: Machine
+) -> Tensor | None:
+    """The variant's mask (B, g, g) on the skips for I′ (B, 3, H, W), or None for no mask.
+
+    Shuffling takes one permutation, the same for all images.
+    """
     if variant.mask == "none":
         return None
-    predicted = phi(tokens(obfuscated, patch)).squeeze(-1)
-    return _as_grid(soft_mask(predicted.detach()), obfuscated, patch, variant)
+    seen = obfuscated
+    if variant.input == "reconstruction":
+        with machine.autocast():
+            seen = network(obfuscated, None, variant.scaling)
+        seen = seen.float()
+    mask = phi.soft_mask(phi(seen).detach())
+    return as_grid(arrange(mask, variant, generator(0)), obfuscated, phi.patch)
 
 
-def _as_grid(mask: Tensor, images: Tensor, patch: int, variant: Variant) -> Tensor:
-    if variant.mask == "hard":
-        mask = (mask > 0.5).to(mask.dtype)
-    return mask.view(len(mask), images.shape[-2] // patch, images.shape[-1] // patch)
-
-
-def reconstruct(network: UNet, phi: nn.Module, patch: int, variant: Variant, machine: Machine):
+def reconstruct(network: UNet, phi: Predictor, patch: int, variant: Variant, machine: Machine):
     """Callable (images (B, 3, H, W) in [0, 1], masks (B, H, W)) → reconstructions (paper Figure
-    5)."""
+    5). ``patch`` is m*."""
 
     def forward(images: Tensor, masks: Tensor) -> Tensor:
         obfuscated = obfuscate(images, masks, patch)
-        mask = feature_mask(phi, obfuscated, patch, variant)
+        mask = feature_mask(network, phi, obfuscated, variant, machine)
         with machine.autocast():
             return network(obfuscated, mask, variant.scaling)
 
@@ -130,13 +234,14 @@ def grid(settings: Fader) -> list[Point]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained grid point: the decoder's and Φ's weights, losses per epoch, validation
-    criterion."""
+    """A trained grid point: the decoder's and Φ's weights, losses per epoch, validation criterion,
+    and what was watched after every epoch (epochs, k)."""
 
     point: Point
     weights: dict[str, Tensor]
     history: list[dict[str, float]]
     validation: dict[str, float]
+    watched: Tensor
 
 
 def fit(
@@ -150,9 +255,11 @@ def fit(
     variant: Variant,
     points: Sequence[Point],
     validate: Callable[[Callable], dict[str, float]],
+    watch: Callable[[Callable], Sequence[float]],
     seed: int,
     label: str,
     checkpoint: Callable[[Point], training.Checkpoint],
+    initial: Mapping[str, Tensor] | None = None,
 ) -> list[Outcome]:
     """Train FADeR (or a variant) at every grid point, from the same pre-trained EAR ``network``.
 
@@ -161,7 +268,9 @@ def fit(
     pixels, masks : fitted normals (N, 3, H, W) uint8 and their binary masks (N, H, W).
     patch : m*, the mosaic scale and patch size.
     validate : reconstruct callable → label-free criterion with a ``value`` to maximise.
+    watch : reconstruct callable → numbers recorded after every epoch; they decide nothing.
     checkpoint : point → where its training saves itself.
+    initial : pre-trained weights of a ViT's body, or None.
     """
     settings = config.fader
     images = machine.images(pixels)
@@ -173,69 +282,103 @@ def fit(
         batch=config.score.batch,
         limit=settings.cache_gib * 2**30,
     )
-    patches = tokens(obfuscated, patch)
     outcomes = []
     for point in points:
-        decoder, phi, history = _fit_point(
+        tuned = copy.copy(network)
+        decoder = copy.deepcopy(network.decoder)
+        tuned._modules = {"encoder": network.encoder, "decoder": decoder}
+        torch.manual_seed(derive_seed(seed, "phi"))
+        phi = predictor(config, patch, variant)
+        if initial is not None:
+            _start_from(phi.body, initial)
+        phi = phi.to(machine.device)
+        history = _fit_point(
             config,
             machine,
-            copy.deepcopy(network.decoder),
+            tuned,
+            phi,
             features,
             images,
-            patches,
             patch=patch,
             variant=variant,
             point=point,
+            watch=watch,
             seed=seed,
             label=f"{label} η={point.lr:g} {point.schedule}",
             checkpoint=checkpoint(point),
         )
-        tuned = copy.copy(network)
-        tuned._modules = {"encoder": network.encoder, "decoder": decoder.eval()}
-        criterion = validate(reconstruct(tuned, phi.eval(), patch, variant, machine))
+        criterion = validate(reconstruct(tuned, phi, patch, variant, machine))
         weights = {
             f"{name}.{key}": value
             for name, module in (("decoder", decoder), ("phi", phi))
             for key, value in module.state_dict().items()
         }
-        outcomes.append(Outcome(point, weights, history, criterion))
+        watched = torch.tensor([epoch.pop(WATCHED) for epoch in history])
+        outcomes.append(Outcome(point, weights, history, criterion, watched))
     return outcomes
+
+
+def _start_from(vit: Vit, initial: Mapping[str, Tensor]) -> None:
+    try:
+        vit.body.load_state_dict(initial)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())
+        raise FaderError(
+            f"fader.vit: its backbone's weights do not fit ({detail[:200]}); set patch, width,"
+            " depth and heads to the backbone's"
+        ) from error
+
+
+WATCHED = "watched"
 
 
 def _fit_point(
     config: Config,
     machine: Machine,
-    decoder: nn.Module,
+    network: UNet,
+    phi: Predictor,
     features: FrozenFeatures,
     images: Tensor,
-    patches: Tensor,
     *,
     patch: int,
     variant: Variant,
     point: Point,
+    watch: Callable[[Callable], Sequence[float]],
     seed: int,
     label: str,
     checkpoint: training.Checkpoint,
-) -> tuple[nn.Module, nn.Module, list[dict[str, float]]]:
-    settings, loss = config.fader, config.loss
-    torch.manual_seed(derive_seed(seed, "phi"))
-    phi = predictor(patch, settings.hidden).to(machine.device)
-    decoder.train().requires_grad_(True)
+) -> list[dict[str, float]]:
+    """Train the decoder of ``network`` and ``phi`` in place; both are left in evaluation mode."""
+    settings, loss, decoder = config.fader, config.loss, network.decoder
+    decoder.requires_grad_(True)
     groups = [{"params": decoder.parameters(), "lr": settings.decoder_ratio * point.lr}]
     if variant.mask != "none":
         groups.insert(0, {"params": phi.parameters(), "lr": point.lr})
     optimizer = torch.optim.Adam(groups, fused=True)
-    half = patches.shape[1] // 2
+
+    def seen(chosen: Tensor, skips: list[Tensor], deepest: Tensor) -> Tensor:
+        if variant.input == "obfuscated":
+            return features.obfuscated[chosen]
+        decoder.eval()
+        with torch.no_grad(), machine.autocast():
+            reconstruction = decoder(skips, deepest, None, variant.scaling)
+        decoder.train()
+        return reconstruction.float()
 
     def step(indices: Tensor, random: torch.Generator) -> Mapping[str, Tensor]:
-        # Drawn for every variant alike, so that arms differ in their mask and in nothing else.
-        pairs = torch.randperm(patches.shape[1], generator=random)[: 2 * half].view(2, half)
+        decoder.train()
+        phi.train()
         chosen = indices.to(machine.device)
         target, (skips, deepest) = images[chosen], features[chosen]
+        # Drawn for every variant alike, so that arms differ in their mask and in nothing else.
+        count = (target.shape[-2] // phi.patch) * (target.shape[-1] // phi.patch)
+        pairs = torch.randperm(count, generator=random)[: count // 2 * 2].view(2, -1)
         mask = None
         if variant.mask != "none":
-            predicted = phi(patches[chosen]).squeeze(-1)
-            mask = _as_grid(soft_mask(predicted.detach()), target, patch, variant)
+            with machine.autocast() if variant.predictor == "vit" else nullcontext():
+                predicted = phi(seen(chosen, skips, deepest))
+            mask = arrange(phi.soft_mask(predicted.detach()), variant, random)
+            mask = as_grid(mask, target, phi.patch)
         with machine.autocast():
             reconstruction = decoder(skips, deepest, mask, variant.scaling)
         losses = reconstruction_loss(
@@ -247,10 +390,18 @@ def _fit_point(
             scales=loss.scales,
         )
         if mask is not None:
-            error = patch_l2(target, reconstruction.detach(), patch)
+            error = patch_l2(target, reconstruction.detach(), phi.patch)
             rank = rank_loss(predicted, error, *pairs.to(machine.device), settings.margin)
             losses |= {"rank": rank, "loss": losses["loss"] + rank}
         return losses
+
+    def settle() -> dict[str, list[float]]:
+        decoder.eval()
+        phi.eval()
+        if variant.normalise == "quantile" and variant.mask != "none":
+            with torch.no_grad():
+                phi.calibrate(torch.cat([phi(part) for part in features.obfuscated.split(16)]))
+        return {WATCHED: list(watch(reconstruct(network, phi, patch, variant, machine)))}
 
     per_epoch = training.batches_per_epoch(len(images), settings.batch)
     schedules = {
@@ -272,16 +423,24 @@ def _fit_point(
         multiplier=schedules[point.schedule],
         checkpoint=checkpoint,
         remedy="remove the largest of fader.lrs",
+        observe=settle,
     )
-    return decoder, phi, history
+    decoder.eval()
+    phi.eval()
+    return history
 
 
 def load(
-    network: UNet, weights: Mapping[str, Tensor], patch: int, hidden: int, machine: Machine
-) -> nn.Module:
+    network: UNet,
+    weights: Mapping[str, Tensor],
+    patch: int,
+    variant: Variant,
+    config: Config,
+    machine: Machine,
+) -> Predictor:
     """Put a trained decoder into EAR's ``network`` (in place) and return the trained Φ, both in
     eval mode."""
-    phi = predictor(patch, hidden)
+    phi = predictor(config, patch, variant)
     for name, module in (("decoder", network.decoder), ("phi", phi)):
         prefix = f"{name}."
         module.load_state_dict(

@@ -2,26 +2,51 @@
 
 A masker gives a saliency, never a mask: one rule (``fader.maskers.threshold``) binarises them
 all, otherwise a comparison of maskers would compare thresholds. To add one, write a module here
-with a ``create`` function of the signature below and add its line to ``_MODULES``.
+with a ``create`` function of the signature below, and add its settings, whose ``kind`` is the
+module's name, to ``fader.config``.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-from fader.errors import FaderError
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     # The names are needed where torch is not (configuration, command line).
-    import torch
     from torch import Tensor
 
-#: Returns a fresh precision context, such as ``partial(torch.autocast, "cuda", torch.bfloat16)``.
-Autocast = Callable[[], AbstractContextManager]
+    from fader.config import Section
+    from fader.runtime import Machine
+    from fader.training import Checkpoint
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a masker works.
+
+    category: name of the images' category (for the words of a prompt).
+    weights_dir: local directory of pretrained weights; None reads ``$FADER_WEIGHTS``.
+    machine: device and precision.
+    codebook: tensors of the run's pre-trained codebook, for the maskers that have one.
+    """
+
+    category: str
+    machine: Machine
+    weights_dir: Path | None = None
+    codebook: Mapping[str, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: its derived seed, a label for logs, and the checkpoint of each stage by
+    name."""
+
+    seed: int
+    label: str
+    checkpoint: Callable[[str], Checkpoint]
 
 
 class Masker(Protocol):
@@ -32,40 +57,34 @@ class Masker(Protocol):
 
     weights: str
 
-    def fit(self, normal: Tensor) -> None:
-        """Learn from normal images (N,3,H,W) in [0,1]; nothing to do for a zero-shot masker."""
-
     def saliency(self, images: Tensor) -> Tensor:
         """Images (N,3,H,W) in [0,1] -> (N,h,w) fp32, non-negative, higher = more suspicious.
 
-        h, w may be coarser than the image: the caller resizes to it, nearest.
+        h, w may be coarser than the image: the caller resizes to it, nearest. The map of an image
+        does not depend on the other images given.
         """
 
 
-# name -> module of this package that makes it
-_MODULES = {
-    "dino": "attention",
-    "vit": "attention",
-    "dinov2": "attention",
-}
+class TrainedMasker(Masker, Protocol):
+    """A masker that learns from normal images; deterministic, and resumed from its checkpoints."""
 
-NAMES = tuple(_MODULES)
+    def fit(self, normal: Tensor, run: Run) -> dict[str, list[dict[str, float]]]:
+        """Learn from normal images (N,3,H,W) uint8; returns the history of each stage (see
+        ``training.train``)."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What was learnt, without any frozen weights that ``create`` loads anew."""
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what ``state`` gave; FaderError when it is not of these settings."""
 
 
-def create(
-    name: str,
-    settings: Mapping[str, Any],
-    *,
-    weights_dir: Path | None = None,
-    device: torch.device | str = "cpu",
-    autocast: Autocast = nullcontext,
-) -> Masker:
-    """Make the masker ``name`` with its own ``settings`` (documented in its module).
+def create(name: str, settings: Section, context: Context) -> Masker:
+    """Make the masker ``name`` from its section of the configuration.
 
     Raises:
-        FaderError: unknown name or setting, or weights that cannot be had.
+        MissingWeights: pretrained weights that cannot be had.
+        FaderError: settings that do not go together.
     """
-    if name not in _MODULES:
-        raise FaderError(f"unknown masker {name!r}: choose one of {', '.join(NAMES)}")
-    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
-    return module.create(name, settings, weights_dir=weights_dir, device=device, autocast=autocast)
+    module = importlib.import_module(f"{__name__}.{settings.kind}")
+    return module.create(name, settings, context)

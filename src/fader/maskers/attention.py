@@ -9,21 +9,24 @@ their fused attention, and of the last one only its queries and keys are needed.
 the number of tokens, not with its square.
 """
 
-from collections.abc import Mapping
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fader.config import Attention
 from fader.errors import FaderError
-from fader.maskers import Autocast
+from fader.maskers import Context
 from fader.vision import backbones
 
 
-def cls_attention(vit: nn.Module, images: Tensor, autocast: Autocast = nullcontext) -> Tensor:
+def cls_attention(
+    vit: nn.Module,
+    images: Tensor,
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
+) -> Tensor:
     """Last-block attention of the CLS token to the patches, mean over heads.
 
     Args:
@@ -66,45 +69,35 @@ class AttentionMasker:
     """Zero-shot masker from a pretrained ViT.
 
     Args:
-        name: a key of ``backbones.BACKBONES``.
-        input_size: side of the square the images are resized to (bilinear, antialiased), pixels; a
-            multiple of the patch size. None: the backbone's default.
-        batch: images per forward pass.
-        weights_dir, device, autocast: as in ``fader.maskers.create``.
+        name: the masker, for messages.
+        settings: ``input_size`` is the side of the square the images are resized to (bilinear,
+            antialiased), a multiple of the patch size.
+        context: as in ``fader.maskers.create``.
 
     Raises:
-        FaderError: input_size is no multiple of the patch size, batch < 1, or no weights to be had.
+        FaderError: input_size is no multiple of the patch size, or no weights to be had.
     """
 
-    def __init__(
-        self,
-        name: str,
-        input_size: int | None = None,
-        batch: int = 16,
-        *,
-        weights_dir: Path | None = None,
-        device: torch.device | str = "cpu",
-        autocast: Autocast = nullcontext,
-    ) -> None:
-        entry = backbones.backbone(name)
-        self.input_size = entry.input_size if input_size is None else input_size
+    def __init__(self, name: str, settings: Attention, context: Context) -> None:
+        entry = backbones.backbone(settings.backbone)
+        self.input_size, self.batch = settings.input_size, settings.batch
+        if entry.patch_size is None:
+            raise FaderError(
+                f"masker {name!r}: backbone {settings.backbone!r} is no vision transformer and has"
+                " no attention"
+            )
         if self.input_size < entry.patch_size or self.input_size % entry.patch_size:
             raise FaderError(
                 f"masker {name!r}: input_size {self.input_size} is no multiple of the patch size "
                 f"{entry.patch_size}; for example {entry.input_size}"
             )
-        if batch < 1:
-            raise FaderError(f"masker {name!r}: batch {batch} must be at least 1")
-        self.batch = batch
-        self.autocast = autocast
-        model, info = backbones.load(name, weights_dir)
+        self.machine = context.machine
+        model, info = backbones.load(settings.backbone, context.weights_dir)
+        device = self.machine.device
         self.model = model.to(device)
         self.weights = str(info)
         self.mean = torch.tensor(entry.mean, device=device).view(3, 1, 1)
         self.std = torch.tensor(entry.std, device=device).view(3, 1, 1)
-
-    def fit(self, normal: Tensor) -> None:
-        """Nothing to learn."""
 
     @torch.no_grad()
     def saliency(self, images: Tensor) -> Tensor:
@@ -115,24 +108,10 @@ class AttentionMasker:
             part = part.to(self.mean.device, torch.float32)
             part = F.interpolate(part, size, mode="bilinear", antialias=True)
             part = (part - self.mean) / self.std
-            maps.append(cls_attention(self.model, part, self.autocast).to(images.device))
+            maps.append(cls_attention(self.model, part, self.machine.autocast).to(images.device))
         return torch.cat(maps)
 
 
-def create(
-    name: str,
-    settings: Mapping[str, Any],
-    *,
-    weights_dir: Path | None,
-    device: torch.device | str,
-    autocast: Autocast,
-) -> AttentionMasker:
-    """Settings: ``input_size`` (pixels; default the backbone's), ``batch`` (images; default 16)."""
-    known = ("input_size", "batch")
-    if unknown := sorted(set(settings) - set(known)):
-        raise FaderError(
-            f"masker {name!r}: unknown setting {', '.join(unknown)}; it has {', '.join(known)}"
-        )
-    return AttentionMasker(
-        name, **settings, weights_dir=weights_dir, device=device, autocast=autocast
-    )
+def create(name: str, settings: Attention, context: Context) -> AttentionMasker:
+    """As ``fader.maskers.create``."""
+    return AttentionMasker(name, settings, context)

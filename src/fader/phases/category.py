@@ -1,16 +1,22 @@
 """A category of a run as the phases see it: its settings, its seeds, its artefacts read and
 checked."""
 
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
-from torch import Tensor
-from torch.nn import functional as F
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from fader import artifacts
 from fader.artifacts import Files, Header
 from fader.config import Config, derive_seed, settings
 from fader.errors import FaderError
+
+if TYPE_CHECKING:
+    from torch import Tensor  # the report reads metrics without it
+
+# The fact that stands in an artefact for its contents where an optional masker's weights, hence all
+# that follows from them, cannot be had; its value is the reason.
+MISSING = "missing"
 
 
 @dataclass(frozen=True)
@@ -65,9 +71,17 @@ class Category:
         self.checked(path, "validation")
         return artifacts.read_tensors(path)
 
-    def masks(self, masker: str, size: int) -> dict[str, Tensor]:
+    def mask_path(self, masker: str, seed: int) -> str:
+        """Masks of a masker for a seed: a file of each seed only where the masker learns."""
+        return self.files.mask(masker, seed if self.config.masks.trained(masker) else None)
+
+    def missing(self, masker: str, seed: int) -> str | None:
+        """Why an optional masker has no masks here; None when it has."""
+        return self.checked(self.mask_path(masker, seed), "mask", masker=masker).facts.get(MISSING)
+
+    def masks(self, masker: str, seed: int, size: int) -> dict[str, Tensor]:
         """Binary masks (N, size, size) of the train, test and validation images."""
-        path = self.files.mask(masker)
+        path = self.mask_path(masker, seed)
         self.checked(path, "mask", masker=masker)
         tensors = artifacts.read_tensors(path, lambda name: name.startswith("mask/"))
         return {name.removeprefix("mask/"): enlarge(mask, size) for name, mask in tensors.items()}
@@ -83,25 +97,26 @@ class Category:
         self.checked(artifacts.manifest_path(self.dataset), "dataset")
         self.checked(files.packed(), "pack")
         self.checked(files.validation(), "validation")
-        for name in {masker, self.config.masks.base}:
-            self.checked(files.mask(name), "mask", masker=name)
-        self.checked(files.ear(seed), "ear")
-        self.checked(files.mosaic(seed), "mosaic")
-        if not method.startswith("ear-"):
-            for name in {system, *self.inherited(system)}:
+        stage = method.partition("-")[0]
+        for name in {masker} if stage == "mask" else {masker, self.config.masks.base}:
+            if self.config.masks.trained(name):
+                self.checked(files.masker(name, seed), "masker", masker=name)
+            self.checked(self.mask_path(name, seed), "mask", masker=name)
+        if stage != "mask":
+            self.checked(files.ear(seed), "ear")
+            self.checked(files.mosaic(seed), "mosaic")
+        if stage not in ("mask", "ear"):
+            for name in {system, *self.config.inherited(system)}:
                 settings = self.system_settings("fader", name)
                 artifacts.check(files.fader(seed, name), "fader", settings)
         settings = self.system_settings("evaluate", system)
         return artifacts.check(files.metrics(seed, method), "evaluate", settings)
 
-    def inherited(self, system: str) -> list[str]:
-        """The system whose grid pick ``system`` takes over, if it does."""
-        takes_over = self.config.variant(system).grid == "inherit"
-        return [system.partition("-")[0]] if takes_over else []
-
 
 def enlarge(mask: Tensor, size: int) -> Tensor:
     """Masks (N, g, g) scaled by nearest neighbour to (N, size, size) bool."""
+    from torch.nn import functional as F
+
     return (
         F.interpolate(mask.unsqueeze(1).float(), size=(size, size), mode="nearest").squeeze(1) > 0.5
     )

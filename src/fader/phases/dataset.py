@@ -7,7 +7,8 @@ from typing import Any
 from fader import artifacts
 from fader.artifacts import Header
 from fader.config import Config, settings
-from fader.data import RELEASES, download, synthetic
+from fader.data import download, synthetic
+from fader.data.releases import RELEASES
 from fader.errors import FaderError
 
 LICENCES = {

@@ -1,7 +1,7 @@
 """EAR of a category: trained, and read back for what builds on it."""
 
 from fader import artifacts, runtime, training
-from fader.artifacts import Header
+from fader.artifacts import Header, losses_path
 from fader.detectors import ear
 from fader.phases.category import Category
 from fader.phases.checkpoints import checkpoint, finish
@@ -14,10 +14,11 @@ def train_ear(category: Category, seed: int) -> None:
     machine = runtime.start(config.runtime)
     packed, _ = category.packed()
     fit = category.validation()["fit"]
-    masks = category.masks(config.masks.base, config.image.size)["train"][fit]
+    base = config.masks.base
+    masks = category.masks(base, seed, config.image.size)["train"][fit]
     target = files.ear(seed)
     chosen = category.settings("ear")
-    used = artifacts.inputs(files.packed(), files.validation(), files.mask(config.masks.base))
+    used = artifacts.inputs(files.packed(), files.validation(), category.mask_path(base, seed))
     trained, history = ear.fit(
         config,
         machine,
@@ -27,7 +28,7 @@ def train_ear(category: Category, seed: int) -> None:
         label=category.label("ear", seed),
         checkpoint=checkpoint(target, "ear", [chosen, used, machine.facts()]),
     )
-    artifacts.write_text(files.losses(target), training.history_csv(history))
+    artifacts.write_text(losses_path(target), training.history_csv(history))
     header = Header("ear", chosen, used, {"seed": seed, "machine": machine.facts()})
     artifacts.write_tensors(target, trained.state_dict(), header)
     finish(target)

@@ -4,11 +4,11 @@ from fader import protocol
 from fader.phases.category import Category
 
 
-def label_free(category: Category, masker: str) -> protocol.Examples:
+def label_free(category: Category, masker: str, seed: int) -> protocol.Examples:
     """Held-out normals and the synthetic defects on them, with ``masker``'s masks."""
     packed, _ = category.packed()
     split = category.validation()
-    masks = category.masks(masker, category.config.image.size)
+    masks = category.masks(masker, seed, category.config.image.size)
     return protocol.Examples(
         packed["train"][split["held"]],
         masks["train"][split["held"]],
@@ -18,10 +18,11 @@ def label_free(category: Category, masker: str) -> protocol.Examples:
     )
 
 
-def of_test(category: Category) -> protocol.Examples:
+def of_test(category: Category, seed: int) -> protocol.Examples:
     """The test images with their labels, for the oracle: a diagnostic."""
     packed, _ = category.packed()
-    masks = category.masks(category.config.masks.base, category.config.image.size)["test"]
+    config = category.config
+    masks = category.masks(config.masks.base, seed, config.image.size)["test"]
     defective = packed["label"].bool()
     return protocol.Examples(
         packed["test"][~defective],

@@ -8,6 +8,7 @@ from fader.detectors import ear
 from fader.phases import examples
 from fader.phases.category import Category
 from fader.phases.ear import network
+from fader.scoring import image_scores, maps_of
 
 
 def search_mosaic(category: Category, seed: int) -> None:
@@ -21,16 +22,34 @@ def search_mosaic(category: Category, seed: int) -> None:
         facts |= {"mosaic": config.mosaic.fixed, "candidates": {}}
     else:
         if policy == "search":
-            judged = examples.label_free(category, config.masks.base)
+            judged = examples.label_free(category, config.masks.base, seed)
         else:
-            judged = examples.of_test(category)
+            judged = examples.of_test(category, seed)
         best, candidates = protocol.search_mosaic(
             config.ear.scales,
             lambda m: judged.judge(ear.reconstruct(trained, m, machine), config.score, machine),
         )
         facts |= {"mosaic": best, "candidates": candidates}
+        # Label-free, and no part of the choice: see TEST_SCORES of FADeR.
+        packed, _ = category.packed()
+        masks = category.masks(config.masks.base, seed, config.image.size)["test"]
+        facts["test_scores"] = {
+            m: image_scores(
+                maps_of(
+                    ear.reconstruct(trained, int(m), machine),
+                    packed["test"],
+                    masks,
+                    config.score,
+                    machine,
+                )
+            ).tolist()
+            for m in candidates
+        }
     used = artifacts.inputs(
-        files.ear(seed), files.packed(), files.validation(), files.mask(config.masks.base)
+        files.ear(seed),
+        files.packed(),
+        files.validation(),
+        category.mask_path(config.masks.base, seed),
     )
     artifacts.write_json(
         files.mosaic(seed), Header("mosaic", category.settings("mosaic"), used, facts)

@@ -7,8 +7,9 @@ import torch
 from fader import artifacts
 from fader.artifacts import Header
 from fader.config import Dataset
-from fader.data import LAYOUTS, RELEASES, pack
+from fader.data import pack
 from fader.data.layout import check_counts
+from fader.data.releases import LAYOUTS, RELEASES
 from fader.errors import FaderError
 from fader.phases.category import Category
 

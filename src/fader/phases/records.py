@@ -39,7 +39,7 @@ def summarise(category: Category) -> None:
         facts = header.facts
         path = category.files.metrics(facts["seed"], facts["method"])
         summary.setdefault(f"seed{facts['seed']}", {})[facts["method"]] = {
-            **facts["metrics"],
+            **(facts["metrics"] if facts["status"] == "ok" else {"missing": facts["reason"]}),
             **artifacts.volatile(path),
             "identity": header.identity,
         }

@@ -1,7 +1,9 @@
 """The label-free split of a category's training normals, with synthetic defects."""
 
+import json
+
 from fader import artifacts
-from fader.artifacts import Header
+from fader.artifacts import Header, normals_path
 from fader.phases.category import Category
 from fader.validation import split
 
@@ -24,4 +26,7 @@ def make_validation(category: Category) -> None:
         artifacts.inputs(category.files.packed()),
         {"kinds": list(chosen.kinds)},
     )
-    artifacts.write_tensors(category.files.validation(), tensors, header)
+    header = artifacts.write_tensors(category.files.validation(), tensors, header)
+    identities = dict(header.inputs) | {category.files.validation(): header.identity}
+    path = normals_path(category.config.run, category.dataset, category.name)
+    artifacts.write_text(path, json.dumps(identities, indent=2) + "\n")

@@ -1,6 +1,6 @@
 """The paper's figures, drawn from tensors of the run; nothing is drawn by hand."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from fader.artifacts import replacing
+
+CELLS = 16
+"""Cells a side of Figure 2's random and complementary sets; divides every image size."""
+
+SETS = 3
+"""Masks that Figure 2 shows of each way of masking with several, as many as RIAD's sets."""
+
+TINT = np.array([31, 119, 180], np.uint8)
+"""Colour laid over a masked area where the figure shows the mask, not what the network sees."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,212 @@ def figure1(examples: Sequence[Example], paths: Sequence[Path]) -> None:
         axis.set_title(heading, fontsize=8)
     figure.colorbar(soft, ax=axes[:, -1], label="soft mask", fraction=0.08, aspect=12 * rows)
     save(figure, paths)
+
+
+@dataclass(frozen=True)
+class Masking:
+    """One test image, and what EAR makes of it: its mask, the hint in the mask, its error.
+
+    image : (H, W, 3) uint8. truth, binary_mask : (H, W) bool. error : (H, W) anomaly map of EAR.
+    mosaic : (H, W, 3) uint8, the image with the mask's area as a mosaic of ``scale`` × ``scale``
+    pixels. H = W, a multiple of ``CELLS``. title : category and defect.
+    """
+
+    title: str
+    image: np.ndarray
+    truth: np.ndarray
+    binary_mask: np.ndarray
+    error: np.ndarray
+    mosaic: np.ndarray
+    scale: int
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """What one masker makes of an image: saliency (h, w) on its own grid, binary_mask (H, W)
+    bool."""
+
+    saliency: np.ndarray
+    binary_mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """One test image as every masker sees it: by the masker's label, None where it has no masks.
+
+    image : (H, W, 3) uint8. truth : (H, W) bool. title : category and defect.
+    """
+
+    title: str
+    image: np.ndarray
+    truth: np.ndarray
+    maskers: Mapping[str, Suspicion | None]
+
+
+def random_sets(cells: int, count: int, generator: np.random.Generator) -> np.ndarray:
+    """RIAD's masks: ``cells`` × ``cells`` cells dealt at random into ``count`` disjoint sets whose
+    sizes differ by one at most; (count, cells, cells) bool, True = masked.
+
+    Source: Zavrtanik et al., Reconstruction by inpainting for visual anomaly detection, section 3.
+    """
+    owner = np.arange(cells * cells) % count
+    return _members(generator.permutation(owner).reshape(cells, cells), count)
+
+
+def complementary_sets(cells: int, count: int) -> np.ndarray:
+    """Disjoint masks that need no chance: cell (i, j) is in set (i + j) mod ``count``;
+    (count, cells, cells) bool."""
+    return _members(np.add.outer(np.arange(cells), np.arange(cells)) % count, count)
+
+
+def _members(owner: np.ndarray, count: int) -> np.ndarray:
+    return owner == np.arange(count)[:, None, None]
+
+
+def progressive_masks(error: np.ndarray, count: int) -> np.ndarray:
+    """Masks that close in on the defect: the half, quarter, eighth … of the pixels that are
+    reconstructed worst; (count, H, W) bool, each within the one before.
+
+    The methods that mask progressively (Huang et al. 2022, Nakanishi et al. 2022) reconstruct anew
+    for every mask; here all masks come from one anomaly map ``error`` (H, W).
+    """
+    worst_first = np.argsort(-error, axis=None, kind="stable")
+    rank = np.empty(error.size, np.int64)
+    rank[worst_first] = np.arange(error.size)
+    return np.stack([rank < error.size >> step for step in range(1, count + 1)]).reshape(
+        count, *error.shape
+    )
+
+
+def enlarge(masks: np.ndarray, side: int) -> np.ndarray:
+    """Masks of cells (n, g, g) as masks of pixels (n, side, side); g divides side."""
+    factor = side // masks.shape[-1]
+    return masks.repeat(factor, axis=-2).repeat(factor, axis=-1)
+
+
+def emptied(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The image (H, W, 3) with zeros where the mask (H, W) is True."""
+    return np.where(mask[..., None], np.uint8(0), image)
+
+
+def tinted(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The image (H, W, 3) uint8 with three quarters of ``TINT`` where the mask (H, W) is True."""
+    blend = (0.25 * image + 0.75 * TINT).round().astype(np.uint8)
+    return np.where(mask[..., None], blend, image)
+
+
+def figure2(example: Masking, paths: Sequence[Path]) -> None:
+    """Figure 2: (a) ways of masking one image, masked areas tinted; (b) what stands in the mask.
+
+    The random sets are dealt by a generator of fixed seed.
+    """
+    side = len(example.image)
+    random = enlarge(random_sets(CELLS, SETS, np.random.default_rng(0)), side)
+    lattice = enlarge(complementary_sets(CELLS, SETS), side)
+    worst = progressive_masks(example.error, SETS)
+    of_sets = [f"set {number} of {SETS}" for number in range(1, SETS + 1)]
+    halves = [f"worst 1/{2**step}" for step in range(1, SETS + 1)]
+
+    def tints(masks: np.ndarray) -> list[np.ndarray]:
+        return [tinted(example.image, mask) for mask in masks]
+
+    hints = [emptied(example.image, example.binary_mask), example.mosaic]
+    cell, gap, between, heading, margin = 1.15, 0.06, 0.3, 0.5, 0.12
+    pitch = cell + gap
+    big = 1.6
+    first = margin + big + between
+    second = first + SETS * pitch - gap + between
+    width = second + SETS * pitch - gap + margin
+    rows = [heading, 2 * heading + cell]
+    figure = plt.figure(figsize=(width, rows[1] + cell + margin))
+    groups = [
+        (first, rows[0], "(a) random disjoint sets", of_sets, tints(random)),
+        (second, rows[0], "(a) complementary sets", of_sets, tints(lattice)),
+        (first, rows[1], "(a) progressive", halves, tints(worst)),
+        (second, rows[1], "(a) single", ["$M_B$"], tints(example.binary_mask[None])),
+        (
+            second + pitch,
+            rows[1],
+            "(b) hint in the mask",
+            ["emptied", f"mosaic, $m$ = {example.scale}"],
+            hints,
+        ),
+    ]
+    for left, top, name, titles, images in groups:
+        span = len(images) * pitch - gap
+        _write(figure, left + span / 2, top - 0.27, name, size=8, weight="bold")
+        for column, (title, image) in enumerate(zip(titles, images, strict=True)):
+            _panel(figure, left + column * pitch, top, cell).imshow(image)
+            _write(figure, left + column * pitch + cell / 2, top - 0.06, title, size=7)
+    top = heading + (rows[1] + cell - heading - big) / 2
+    _with_contour(_panel(figure, margin, top, big), example.image, example.truth)
+    _write(figure, margin + big / 2, top - 0.06, example.title, size=7)
+    _write(figure, margin + big / 2, top + big + 0.2, "outlined: ground truth", size=7)
+    save(figure, paths)
+
+
+def figure6(rows: Sequence[Suspects], paths: Sequence[Path]) -> None:
+    """Figure 6: each image, outlined by its ground truth, and every masker's saliency and mask.
+
+    A saliency map is scaled to its own range; the maskers are those of the first row, in order.
+    """
+    labels = list(rows[0].maskers)
+    cell, gap, between, heading, margin, naming = 0.95, 0.05, 0.16, 0.5, 0.08, 0.36
+    pair = 2 * cell + gap
+    pitch = cell + gap
+    first = naming + cell + between
+    lefts = [first + column * (pair + between) for column in range(len(labels))]
+    width = lefts[-1] + pair + margin
+    figure = plt.figure(figsize=(width, heading + len(rows) * pitch - gap + margin))
+    _write(figure, naming + cell / 2, heading - 0.06, "input", size=7)
+    for left, label in zip(lefts, labels, strict=True):
+        _write(figure, left + pair / 2, heading - 0.25, label, size=8, weight="bold")
+        _write(figure, left + cell / 2, heading - 0.06, "saliency", size=7)
+        _write(figure, left + pitch + cell / 2, heading - 0.06, "mask $M_B$", size=7)
+    for number, row in enumerate(rows):
+        top = heading + number * pitch
+        place = _panel(figure, naming, top, cell)
+        _with_contour(place, row.image, row.truth)
+        place.set_ylabel(row.title, fontsize=6.5)
+        for left, label in zip(lefts, labels, strict=True):
+            found = row.maskers[label]
+            if found is None:
+                empty = _panel(figure, left, top, cell, width=pair)
+                empty.set_facecolor("0.95")
+                empty.text(0.5, 0.5, "not available", ha="center", va="center", fontsize=7)
+            else:
+                heat = _panel(figure, left, top, cell)
+                heat.imshow(found.saliency, cmap="inferno", interpolation="nearest")
+                _panel(figure, left + pitch, top, cell).imshow(tinted(row.image, found.binary_mask))
+    save(figure, paths)
+
+
+def _panel(figure, left: float, top: float, height: float, width: float | None = None):
+    """Axes without ticks, placed in inches from the figure's upper left corner; square unless
+    ``width`` is given."""
+    across, down = figure.get_size_inches()
+    width = height if width is None else width
+    place = figure.add_axes(
+        (left / across, 1 - (top + height) / down, width / across, height / down)
+    )
+    place.set_xticks([])
+    place.set_yticks([])
+    return place
+
+
+def _write(figure, x: float, y: float, text: str, size: float, weight: str = "normal") -> None:
+    """Text centred at ``x`` on the line ``y``, in inches from the figure's upper left corner."""
+    across, down = figure.get_size_inches()
+    figure.text(
+        x / across, 1 - y / down, text, ha="center", va="baseline", fontsize=size, weight=weight
+    )
+
+
+def _with_contour(place, image: np.ndarray, truth: np.ndarray) -> None:
+    """The image, outlined where the ground truth begins."""
+    place.imshow(image)
+    if truth.any() and not truth.all():
+        place.contour(truth, levels=[0.5], colors="red", linewidths=0.8)
 
 
 def save(figure, paths: Sequence[Path]) -> None:

@@ -9,7 +9,6 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 POINTS = 200  # per curve: enough for a picture
 
@@ -42,6 +41,8 @@ def auroc_csv(numbers: Mapping[str, Any]) -> str:
 
 def roc_csv(records: Sequence[Mapping[str, Any]]) -> str:
     """Image-level ROC of every method and seed of one category: rows method, point, fpr, tpr."""
+    from sklearn.metrics import roc_curve  # seconds to import, and tables do without
+
     rows = []
     for record in records:
         fpr, tpr, _ = roc_curve(record["labels"], record["scores"])
@@ -52,6 +53,8 @@ def roc_csv(records: Sequence[Mapping[str, Any]]) -> str:
 def pr_csv(records: Sequence[Mapping[str, Any]]) -> str:
     """Image-level precision and recall, likewise: rows method, point, recall,
     precision."""
+    from sklearn.metrics import precision_recall_curve
+
     rows = []
     for record in records:
         precision, recall, _ = precision_recall_curve(record["labels"], record["scores"])

@@ -1,4 +1,4 @@
-"""Tables 1 and 2 of the paper, from the metrics records of one run.
+"""The tables of the paper and those beside it, from the metrics records of one run.
 
 A table is declared as data: ``Column`` (which metric of which method, and the system of the paper
 that stands beside it), ``Group`` (how columns are printed together) and ``Layout``. ``build``
@@ -42,11 +42,35 @@ MASKER_LABEL = {
     "msflow": "MSFlow",
     "aminet": "AMI-Net",
 }
+_ABLATIONS = {
+    "vit": "FADeR: ViT, soft, nearest",
+    "hard": "FADeR: MLP, hard, nearest",
+    "bilinear": "FADeR: MLP, soft, bilinear",
+}
+_CONTROLS = {
+    "nomask": "no mask",
+    "shuffled": "M_S shuffled",
+    "constant": "M_S constant",
+    "sigmoid": "M_S by sigmoid",
+    "quantile": "M_S by quantiles",
+    "twopass": "Φ reads Î",
+}
 STAND_IN = {"dinov2": "dino"}  # masker → the masker of the paper that it is compared with
+_NOTES = {
+    "aminet": "AMI-Net's saliency, its own anomaly map, masks the image for EAR's U-Net, as for the"
+    " other maskers. The paper's column, FADeR_AMI-Net, may instead attach FADeR to AMI-Net's own"
+    " inpainting network.",
+    "msflow": "MSFlow's map is taken relative to the fitted normals, not scaled by each image's own"
+    " maximum, so that maps of different images can be compared.",
+}
 
 _LABEL_FREE = (
     "chosen without labels, on held-out training normals and synthetic defects painted on them;"
     " no test label was used for any choice."
+)
+_ORACLE = (
+    "Oracle − label-free is a diagnostic: how much higher the image AUROC would be if test labels"
+    " had chosen m* (EAR), or learning rate, schedule and epoch (FADeR), among the same trainings."
 )
 _CHOICES = {
     "search": f"The mosaic scale m*, the learning rate and the schedule are {_LABEL_FREE}",
@@ -83,14 +107,14 @@ class Group:
 class Layout:
     """A table as declared.
 
-    number : table of the paper whose values are shown. blocks : label → columns, stacked in this
-    order; every block has the same keys. block_name : CSV column of the block's name, None for a
-    table of one block. notes : remarks that hold whatever the records say.
+    number : table of the paper whose values are shown, None for a table of ours. blocks : label →
+    columns, stacked in this order; every block has the same keys. block_name : CSV column of the
+    block's name, None for a table of one block. notes : remarks that hold whatever the records say.
     """
 
     name: str
     title: str
-    number: int
+    number: int | None
     blocks: Mapping[str, tuple[Column, ...]]
     groups: tuple[Group, ...]
     block_name: str | None = None
@@ -152,13 +176,16 @@ def table1(
     if control is not None:
         columns.append(Column("control", control, "image_auroc"))
         groups.append(Group("Control (decoder fine-tuned, no mask)", ("control",)))
+    for stage, name in (("ear", "EAR"), ("fader", "FADeR")):
+        columns.append(Column(f"{stage}_oracle", f"{stage}-{masker}", "oracle_gain"))
+        groups.append(Group(f"{name}, oracle − label-free", (f"{stage}_oracle",)))
     layout = Layout(
         name="table1",
         title="Image AUROC per category, in the form of the paper's Table 1",
         number=1,
         blocks={"": tuple(columns)},
         groups=tuple(groups),
-        notes=() if masker == "dino" else (_other_attention(masker),),
+        notes=(*(() if masker == "dino" else (_other_attention(masker),)), _ORACLE),
     )
     return build(layout, records, categories, policy=policy, reference=reference)
 
@@ -171,22 +198,250 @@ def table2(
     policy: str,
     reference: Path,
 ) -> Table:
-    """Image and pixel AUROC before (EAR) and after FADeR, per masker, category and on average.
+    """Image and pixel AUROC before (EAR) and after FADeR, per zero-shot masker, category and on
+    average.
 
     maskers : the blocks, in order; the paper has dino, vit and winclip, and ``STAND_IN`` says what
     others are compared with. Everything else as for ``table1``.
     """
+    return _before_after(2, "table2", records, categories, maskers, policy, reference)
+
+
+def table3(
+    records: Iterable[Record],
+    categories: Sequence[Pair],
+    *,
+    masker: str,
+    variants: Sequence[str],
+    policy: str,
+    reference: Path,
+) -> Table:
+    """Image AUROC of EAR, of FADeR's ablations and of FADeR as proposed.
+
+    variants : ablations of the run, in order; the paper has ``vit``, ``hard`` and ``bilinear``.
+    Everything else as for ``table1``.
+    """
+    paper = {"vit": "fader-vitpredictor", "hard": "fader-hard", "bilinear": "fader-bilinear"}
+    columns = [
+        Column("ear", f"ear-{masker}", "image_auroc", "ear"),
+        *(
+            Column(name, f"fader-{masker}-{name}", "image_auroc", paper.get(name))
+            for name in variants
+        ),
+        Column("fader", f"fader-{masker}", "image_auroc", "fader"),
+    ]
+    headers = {"ear": "EAR", "fader": "FADeR: MLP, soft, nearest"} | _ABLATIONS
     layout = Layout(
-        name="table2",
-        title="Image and pixel AUROC, EAR → FADeR, per masker, in the form of the paper's Table 2",
-        number=2,
+        name="table3",
+        title="Image AUROC of FADeR's ablations, in the form of the paper's Table 3",
+        number=3,
+        blocks={"": tuple(columns)},
+        groups=tuple(Group(headers.get(c.key, c.key), (c.key,)) for c in columns),
+        notes=() if masker == "dino" else (_other_attention(masker),),
+    )
+    return build(layout, records, categories, policy=policy, reference=reference)
+
+
+def controls(
+    records: Iterable[Record],
+    categories: Sequence[Pair],
+    *,
+    masker: str,
+    variants: Sequence[str],
+    policy: str,
+    reference: Path,
+) -> Table:
+    """Image and pixel AUROC of EAR, FADeR and its controls: what is due to the mask.
+
+    The paper has none. variants : controls of the run. Everything else as for ``table1``.
+    """
+    methods = {"EAR": f"ear-{masker}", "FADeR": f"fader-{masker}"}
+    methods |= {_CONTROLS.get(name, name): f"control-{masker}-{name}" for name in variants}
+    layout = Layout(
+        name="controls",
+        title="EAR, FADeR and its controls, a supplement to Table 3",
+        number=None,
+        blocks={
+            label: (
+                Column("image", method, "image_auroc"),
+                Column("pixel", method, "pixel_auroc"),
+            )
+            for label, method in methods.items()
+        },
+        block_name="system",
+        groups=(Group("Image AUROC", ("image",)), Group("Pixel AUROC", ("pixel",))),
+        notes=(
+            "Every control is trained for the same epochs, on the same images in the same order, at"
+            " the learning rate and schedule that FADeR picked.",
+        ),
+    )
+    return build(layout, records, categories, policy=policy, reference=reference)
+
+
+def validation(
+    records: Iterable[Record],
+    categories: Sequence[Pair],
+    *,
+    masker: str,
+    level: float,
+    policy: str,
+    reference: Path,
+) -> Table:
+    """Does the label-free criterion know? Validation AUROC beside test AUROC, EAR and FADeR.
+
+    level : validation AUROC (mean of image and pixel) under which a category gets a warning.
+    Everything else as for ``table1``.
+    """
+    records = list(records)
+    columns = tuple(
+        Column(f"{stage}_{of}_{kind}", f"{stage}-{masker}", metric)
+        for stage in ("ear", "fader")
+        for kind in ("image", "pixel")
+        for of, metric in (
+            ("validation", f"validation_{kind}_auroc"),
+            ("test", f"{kind}_auroc"),
+        )
+    )
+    names = {"ear": "EAR", "fader": "FADeR"}
+    layout = Layout(
+        name="validation",
+        title="AUROC on the validation split (held-out normals against synthetic defects on them) →"
+        " on the test images",
+        number=None,
+        blocks={"": columns},
+        groups=tuple(
+            Group(
+                f"{names[stage]}, {kind}",
+                (f"{stage}_validation_{kind}", f"{stage}_test_{kind}"),
+            )
+            for stage in ("ear", "fader")
+            for kind in ("image", "pixel")
+        ),
+        notes=(*_correlation(records), *warnings(records, categories, masker, level)),
+    )
+    return build(layout, records, categories, policy=policy, reference=reference)
+
+
+def _correlation(records: Sequence[Record]) -> list[str]:
+    """Spearman's rank correlation of validation and test AUROC over categories and methods."""
+    notes = []
+    for level in ("image", "pixel"):
+        known = f"validation_{level}_auroc"
+        cells: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+        for record in records:
+            if record["status"] == "ok" and known in record["metrics"]:
+                key = (record["dataset"], record["category"], record["method"])
+                found = (record["metrics"][known], record["metrics"][f"{level}_auroc"])
+                cells.setdefault(key, []).append(found)
+        means = pd.DataFrame(
+            [tuple(fmean(of) for of in zip(*pairs, strict=True)) for pairs in cells.values()],
+            columns=["validation", "test"],
+        )
+        if len(means) > 2:
+            rho = means["validation"].rank().corr(means["test"].rank())
+            notes.append(
+                f"Rank correlation (Spearman) of validation and test {level} AUROC over the"
+                f" {len(means)} cells (category and method) of the run: {rho:.2f}."
+            )
+    return notes
+
+
+def warnings(
+    records: Iterable[Record], categories: Sequence[Pair], masker: str, level: float
+) -> list[str]:
+    """A sentence for every category where FADeR's validation AUROC, the mean of image and pixel
+    over seeds, is under ``level``."""
+    found: dict[Pair, list[float]] = {}
+    for record in records:
+        if record["method"] == f"fader-{masker}" and record["status"] == "ok":
+            measured = record["metrics"]
+            values = [measured[f"validation_{of}_auroc"] for of in ("image", "pixel")]
+            found.setdefault((record["dataset"], record["category"]), []).append(fmean(values))
+    return [
+        f"Warning: {'/'.join(pair)}: the validation AUROC is {fmean(found[pair]):.3f}, under"
+        f" {level:g}: reconstruction by inpainting may not work on these images; do not rely on the"
+        " model before it has been tried on real defects."
+        for pair in categories
+        if pair in found and fmean(found[pair]) < level
+    ]
+
+
+def table4(
+    records: Iterable[Record],
+    categories: Sequence[Pair],
+    *,
+    maskers: Sequence[str],
+    policy: str,
+    reference: Path,
+) -> Table:
+    """As ``table2``, for the maskers that learn: the paper has dsr, msflow and aminet."""
+    return _before_after(4, "table4", records, categories, maskers, policy, reference)
+
+
+def masks(
+    records: Iterable[Record],
+    categories: Sequence[Pair],
+    *,
+    maskers: Sequence[str],
+    policy: str,
+    reference: Path,
+) -> Table:
+    """What each masker's masks cover, per category and on average: the incomplete mask in numbers.
+
+    The paper prints nothing of the kind. Everything else as for ``table2``.
+    """
+    columns = {
+        "area": "mask_area",
+        "recall": "mask_recall",
+        "complete": "mask_complete",
+        "saliency": "pixel_auroc",
+    }
+    layout = Layout(
+        name="masks",
+        title="What the binary masks of each masker cover",
+        number=None,
+        blocks={
+            masker: tuple(Column(key, f"mask-{masker}", metric) for key, metric in columns.items())
+            for masker in maskers
+        },
+        block_name="masker",
+        groups=(
+            Group("Masked area", ("area",)),
+            Group("Defective pixels masked (recall)", ("recall",)),
+            Group("Defects masked to the last pixel", ("complete",)),
+            Group("Pixel AUROC of the saliency", ("saliency",)),
+        ),
+        notes=(
+            "Masked area: share of all pixels of the test images. Recall: share of the defective"
+            " pixels. To the last pixel: share of the defective images.",
+        ),
+    )
+    return build(layout, records, categories, policy=policy, reference=reference)
+
+
+def _before_after(
+    number: int,
+    name: str,
+    records: Iterable[Record],
+    categories: Sequence[Pair],
+    maskers: Sequence[str],
+    policy: str,
+    reference: Path,
+) -> Table:
+    notes = [_other_attention(masker) for masker in maskers if masker in STAND_IN]
+    notes += [_NOTES[masker] for masker in maskers if masker in _NOTES]
+    layout = Layout(
+        name=name,
+        title="Image and pixel AUROC, EAR → FADeR, per masker, in the form of the paper's Table"
+        f" {number}",
+        number=number,
         blocks={masker: _before_and_after(masker) for masker in maskers},
         block_name="masker",
         groups=(
             Group("Image AUROC", ("ear_image", "fader_image")),
             Group("Pixel AUROC", ("ear_pixel", "fader_pixel")),
         ),
-        notes=tuple(_other_attention(masker) for masker in maskers if masker in STAND_IN),
+        notes=tuple(notes),
     )
     return build(layout, records, categories, policy=policy, reference=reference)
 
@@ -239,9 +494,9 @@ def build(
     of_paper = [
         pair
         for pair in categories
-        if facts.get(pair[0], {}).get("paper_dataset") == PAPER_DATASET[layout.number]
+        if facts.get(pair[0], {}).get("paper_dataset") == PAPER_DATASET.get(layout.number, ALL)
     ]
-    paper = paper_values(layout.number, reference)
+    paper = paper_values(layout.number, reference) if layout.number else {}
     cells = {
         (block, pair, column.key): _Cell(
             _values(index, pair, column, seeds),
@@ -396,6 +651,8 @@ def _gap_notes(
 
 
 def _correction_notes(layout: Layout, categories: Sequence[str], reference: Path) -> list[str]:
+    if not layout.number:
+        return []
     shown = {
         (category, column.paper, column.metric)
         for category in categories
@@ -503,7 +760,8 @@ def _caption(
             f"Paper: Table {layout.number} of arXiv 2407.04597, averaged over the same categories;"
             " difference: ours − paper."
         )
-    sentences.append(_CHOICES[policy])
+    if layout.number:
+        sentences.append(_CHOICES[policy])
     return " ".join(sentences)
 
 

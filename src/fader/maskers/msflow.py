@@ -1,0 +1,216 @@
+"""MSFlow (Zhou et al., TNNLS 2024): suspected defects are features unlikely under a normalising
+flow of normal images.
+
+Frozen levels of a convolutional network, averaged 3 × 3 with stride 2, go through a flow of each
+level and a fusion flow (``fader.vision.flows``). Written from the published facts; the numbers
+below are those of the authors' code where nothing else is said.
+
+Loss. The exact negative log-likelihood of all levels together, (Σ_i ½‖z_i‖² − log|J|) / positions,
+without its constant: the sum over an image divided by Σ_i h_i w_i, so that it does not depend on
+the input size. The authors' loss is ½‖z‖² − log|J|. Adam does not notice the factor but the clip
+does: with either loss the gradient was longer than 2 in every step measured, so that the clip
+normalises it. Divided by the channels too it is mostly shorter, and the maps were no better.
+
+Saliency. l_i = −½ mean_c z_i² is the log-probability per channel of a position of level i. The
+authors exponentiate its difference to the largest value *of the same image*, add the levels and
+invert, which makes the most normal position of any image 0 and the maps of two images
+incomparable. Here the reference r_i is a quantile of l_i over all positions of the fitted normals,
+the median, learnt once:
+
+    saliency = Σ_i 1 − exp(min(l_i − r_i, 0)),   between 0 and the number of levels,
+
+l_i being resized to input_size / 4 first. A mean over channels, as theirs, not the sum: a sum
+differs from its reference by hundreds of nats and would saturate everywhere.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fader import training
+from fader.config import MsFlow, derive_seed
+from fader.errors import FaderError
+from fader.maskers import Context, Run
+from fader.vision.backbones import load_pyramid
+from fader.vision.flows import MultiScaleFlow
+
+GRADIENT_NORM = 2.0
+WARMUP_START, WARMUP_SHARE = 0.1, 0.12  # of the learning rate; of the run
+DECAY, DECAY_AT = 0.33, (0.7, 0.9)
+# Share of the fitted normals' positions less likely than the reference; our choice: the typical
+# normal position is where suspicion starts. Towards the largest value everything is suspicious to
+# some degree (on test images of MVTec's bottle and the synthetic bolt, one seed, `mass` 0.6 then
+# masks 46 % of a defective image, with the median 29 to 35 %, at 0.95 to 1 of the defect); towards
+# the smallest little is left of a map (the 0.1 quantile: 16 to 26 %, at 0.83 to 0.86).
+REFERENCE_QUANTILE = 0.5
+# Largest cache of the training images' pooled features; beyond it they are computed anew for every
+# batch. 4 GiB hold 1100 images at 512 × 512 with Wide ResNet-50-2; our choice.
+CACHE_BYTES = 4 * 2**30
+
+
+def schedule(total: int) -> training.Multiplier:
+    """Linear from 0.1 to 1 over the first 12 % of ``total`` iterations; × 0.33 at 70 % and 90 %."""
+    rise = max(1.0, WARMUP_SHARE * total)
+
+    def multiplier(iteration: int) -> float:
+        warm = WARMUP_START + (1 - WARMUP_START) * min(1.0, iteration / rise)
+        return warm * DECAY ** sum(iteration >= at * total for at in DECAY_AT)
+
+    return multiplier
+
+
+def negative_log_likelihood(latents: list[Tensor], log_det: Tensor) -> Tensor:
+    """Latents (N, C_i, h_i, w_i), log-determinant (N,) → (N,) nats per position, less the constant
+    ½ log 2π per channel."""
+    positions = sum(z.shape[-2] * z.shape[-1] for z in latents)
+    return (sum(0.5 * z.square().flatten(1).sum(1) for z in latents) - log_det) / positions
+
+
+def log_probabilities(latents: list[Tensor]) -> list[Tensor]:
+    """l_i = −½ mean_c z_i²: (N, C_i, h_i, w_i) → (N, h_i, w_i) each level."""
+    return [-0.5 * z.square().mean(1) for z in latents]
+
+
+def suspicion(maps: list[Tensor], reference: Tensor, size: int) -> Tensor:
+    """Σ_i 1 − exp(min(l_i − r_i, 0)): maps (N, h_i, w_i), r (levels,) → (N, size, size)."""
+    total = maps[0].new_zeros(len(maps[0]), size, size)
+    for level, r in zip(maps, reference, strict=True):
+        level = F.interpolate(level[:, None], (size, size), mode="bilinear", align_corners=False)
+        total = total - torch.expm1((level[:, 0] - r).clamp_max(0))
+    return total
+
+
+class MsFlowMasker:
+    """Trained masker on a frozen pyramid.
+
+    Args:
+        name: the masker, for messages.
+        settings: ``input_size`` is the side of the square the images are resized to (bilinear,
+            antialiased).
+        context: as in ``fader.maskers.create``.
+
+    Raises:
+        FaderError: no weights to be had, or levels that the backbone has not.
+    """
+
+    def __init__(self, name: str, settings: MsFlow, context: Context) -> None:
+        self.name, self.settings, self.machine = name, settings, context.machine
+        pyramid = load_pyramid(settings.backbone, settings.layers, context.weights_dir)
+        self.weights = str(pyramid.info)
+        self.pyramid = pyramid.to(self.machine.device, memory_format=torch.channels_last)
+        # Set by fit or load.
+        self.flow: MultiScaleFlow
+        self.reference: Tensor  # r (levels,)
+
+    def _new_flow(self, seed: int) -> MultiScaleFlow:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            flow = MultiScaleFlow(self.pyramid.channels, self.settings.blocks)
+        return flow.to(self.machine.device, memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def _features(self, images: Tensor) -> list[Tensor]:
+        """Images (N,3,H,W) in [0,1] on the device -> pooled levels, fp16.
+
+        The network runs in fp32, for a density model takes rounding for signal; the result is
+        rounded alike in training and in use.
+        """
+        size = (self.settings.input_size, self.settings.input_size)
+        levels = self.pyramid(F.interpolate(images, size, mode="bilinear", antialias=True))
+        return [F.avg_pool2d(level, 3, 2, 1).half() for level in levels]
+
+    def _latents(self, features: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+        xs = [x.float().contiguous(memory_format=torch.channels_last) for x in features]
+        with self.machine.autocast():
+            return self.flow(xs)
+
+    def _training_features(self, normal: Tensor) -> Callable[[Tensor], list[Tensor]]:
+        """Indices -> features of these images, from a cache where it fits ``CACHE_BYTES``."""
+
+        def compute(indices: Tensor) -> list[Tensor]:
+            return self._features(self.machine.images(normal[indices]))
+
+        size = sum(x.numel() * x.element_size() for x in compute(torch.tensor([0])))
+        if size * len(normal) > CACHE_BYTES:
+            return compute
+        parts = [compute(part) for part in torch.arange(len(normal)).split(self.settings.batch)]
+        cache = [torch.cat(level) for level in zip(*parts, strict=True)]
+        return lambda indices: [level[indices.to(level.device)] for level in cache]
+
+    def fit(self, normal: Tensor, run: Run) -> dict[str, list[dict[str, float]]]:
+        """Normal images (N,3,H,W) uint8; the history's ``loss`` is in nats per position."""
+        settings = self.settings
+        self.flow = self._new_flow(derive_seed(run.seed, "flow", "weights")).train()
+        features = self._training_features(normal)
+
+        def step(indices: Tensor, random: torch.Generator) -> Mapping[str, Tensor]:
+            return {"loss": negative_log_likelihood(*self._latents(features(indices))).mean()}
+
+        total = training.batches_per_epoch(len(normal), settings.batch) * settings.epochs
+        history = training.train(
+            label=f"{run.label} flow",
+            modules={"flow": self.flow},
+            optimizer=torch.optim.Adam(self.flow.parameters(), settings.lr, fused=True),
+            step=step,
+            count=len(normal),
+            batch=settings.batch,
+            epochs=settings.epochs,
+            seed=derive_seed(run.seed, "flow"),
+            multiplier=schedule(total),
+            checkpoint=run.checkpoint("flow"),
+            remedy=f"lower lr of masker {self.name}",
+            clip=GRADIENT_NORM,
+        )
+        batches = torch.arange(len(normal)).split(settings.batch)
+        maps = zip(*(self._maps(features(part)) for part in batches), strict=True)
+        self.reference = torch.stack([_quantile(torch.cat(level)) for level in maps])
+        return {"flow": history}
+
+    @torch.no_grad()
+    def _maps(self, features: list[Tensor]) -> list[Tensor]:
+        return log_probabilities(self._latents(features)[0])
+
+    def state(self) -> dict[str, Tensor]:
+        """The flow, its permutations included, and the reference."""
+        found = {f"flow.{key}": value for key, value in self.flow.state_dict().items()}
+        found["reference"] = self.reference
+        return {key: value.cpu().contiguous() for key, value in found.items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what ``state`` gave; FaderError when it is not of these settings."""
+        flow = self._new_flow(seed=0)
+        shapes = {f"flow.{key}": value.shape for key, value in flow.state_dict().items()}
+        shapes["reference"] = torch.Size([len(self.settings.layers)])
+        if {key: value.shape for key, value in state.items()} != shapes:
+            raise FaderError(
+                f"masker {self.name!r}: the saved flow is of another backbone, layers or blocks;"
+                " train it again"
+            )
+        flow.load_state_dict(
+            {k.removeprefix("flow."): v for k, v in state.items() if k != "reference"}
+        )
+        self.flow, self.reference = flow, state["reference"].to(self.machine.device)
+
+    def saliency(self, images: Tensor) -> Tensor:
+        """Images (N,3,H,W) in [0,1] -> (N,g,g) fp32 in [0, levels], g = input_size / 4, same
+        device."""
+        size = self.settings.input_size // 4
+        found = []
+        for part in images.split(self.settings.batch):
+            features = self._features(part.to(self.machine.device, torch.float32))
+            found.append(suspicion(self._maps(features), self.reference, size).to(images.device))
+        return torch.cat(found)
+
+
+def _quantile(values: Tensor) -> Tensor:
+    """The ``REFERENCE_QUANTILE`` of all values; on the CPU, where it is deterministic."""
+    flat = values.flatten().cpu()
+    rank = max(1, round(REFERENCE_QUANTILE * len(flat)))
+    return flat.kthvalue(rank).values.to(values.device)
+
+
+def create(name: str, settings: MsFlow, context: Context) -> MsFlowMasker:
+    """As ``fader.maskers.create``."""
+    return MsFlowMasker(name, settings, context)

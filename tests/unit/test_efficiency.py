@@ -1,0 +1,446 @@
+"""Cost: counts against closed formulas and an independent count; the measured maskers are the real
+ones but for their weights; systems are sums."""
+
+import json
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import open_clip
+import pytest
+import timm
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fader import config, efficiency, maskers
+from fader.config import Config
+from fader.detectors.fader import Mlp
+from fader.efficiency import components, count_macs, counts
+from fader.errors import FaderError
+from fader.maskers import Context, winclip
+from fader.runtime import Machine
+from fader.vision import backbones
+from fader.vision.unet import UNet
+from fader.vision.vqvae import VQVAE
+
+PRESETS = Path(__file__).parents[2] / "presets"
+CPU = Machine(torch.device("cpu"), "fp32")
+PYRAMID = "test_resnet.r160_in1k"  # timm's smallest network with a pyramid
+few = settings(max_examples=25, deadline=None)
+sizes = st.integers(1, 9)
+
+
+def meta(*shape: int) -> Tensor:
+    return torch.empty(*shape, device="meta")
+
+
+def on_meta(make, *arguments, **options) -> nn.Module:
+    with torch.device("meta"):
+        return make(*arguments, **options).eval()
+
+
+# --- counting -------------------------------------------------------------------------------------
+
+
+@few
+@given(
+    groups=st.integers(1, 3),
+    inputs=st.integers(1, 4),
+    outputs=st.integers(1, 4),
+    kernel=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    side=st.integers(4, 12),
+)
+def test_a_convolution_by_its_formula(groups, inputs, outputs, kernel, stride, side):
+    layer = on_meta(
+        nn.Conv2d, groups * inputs, groups * outputs, kernel, stride, padding=1, groups=groups
+    )
+    out = (side + 2 - kernel) // stride + 1
+    expected = 2 * out**2 * groups * outputs * inputs * kernel**2
+    assert count_macs(layer, meta(2, groups * inputs, side, side)) == expected
+
+
+@few
+@given(inputs=sizes, outputs=sizes, kernel=st.integers(2, 4), side=st.integers(2, 9))
+def test_a_transposed_convolution_spreads_every_input(inputs, outputs, kernel, side):
+    layer = on_meta(nn.ConvTranspose2d, inputs, outputs, kernel, 2, padding=1)
+    expected = 2 * side**2 * inputs * outputs * kernel**2
+    assert count_macs(layer, meta(2, inputs, side, side)) == expected
+
+
+@few
+@given(tokens=sizes, inputs=sizes, outputs=sizes)
+def test_a_linear_layer_and_a_product_by_their_formulas(tokens, inputs, outputs):
+    layer, x = on_meta(nn.Linear, inputs, outputs), meta(3, tokens, inputs)
+    assert count_macs(layer, x) == 3 * tokens * inputs * outputs
+    assert count_macs(torch.matmul, x, meta(3, inputs, outputs)) == 3 * tokens * inputs * outputs
+
+
+def block_macs(tokens: int, width: int, hidden: int) -> int:
+    """Query, key, value and projection; two layers of the MLP; q kᵀ and its product with v."""
+    return tokens * (4 * width**2 + 2 * width * hidden) + 2 * tokens**2 * width
+
+
+@few
+@given(tokens=st.integers(1, 20), heads=st.sampled_from([1, 2, 4]), ratio=st.integers(1, 4))
+def test_an_attention_block_by_its_formula_fused_or_not(tokens, heads, ratio):
+    block = on_meta(Block, 8, heads, mlp_ratio=ratio)
+    assert block.attn.fused_attn
+    expected = 3 * block_macs(tokens, 8, 8 * ratio)
+    assert count_macs(block, meta(3, tokens, 8)) == expected
+    block.attn.fused_attn = False
+    assert count_macs(block, meta(3, tokens, 8)) == expected
+
+
+def test_fused_attention_counts_alike_on_the_cpu():
+    q, k, v = torch.rand(3, 2, 4, 7, 8)
+    expected = 2 * 2 * 4 * 7 * 7 * 8
+    assert count_macs(F.scaled_dot_product_attention, q, k, v) == expected
+    assert count_macs(F.scaled_dot_product_attention, q.to("meta"), k.to("meta"), v.to("meta")) == (
+        expected
+    )
+
+
+def test_pytorchs_multi_head_attention_is_counted_on_meta_where_its_fast_path_is_off():
+    layer, x = on_meta(nn.MultiheadAttention, 8, 2, batch_first=True), meta(3, 5, 8)
+    expected = 3 * (4 * 5 * 8**2 + 2 * 5**2 * 8)
+    assert count_macs(lambda x: layer(x, x, x, need_weights=False), x) == expected
+
+
+def by_hooks(network: nn.Module, run) -> int:
+    """Independent count of convolutions and linear layers: outputs times what each sums over."""
+    total = 0
+
+    def hook(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        nonlocal total
+        if isinstance(layer, nn.ConvTranspose2d):
+            total += inputs[0].numel() * layer.weight[0].numel()
+        else:
+            total += output.numel() * layer.weight[0].numel()
+
+    handles = [
+        layer.register_forward_hook(hook)
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+    ]
+    with torch.no_grad():
+        run()
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+def test_the_u_net_against_the_independent_count():
+    network = UNet((4, 8, 16)).eval()
+    images = torch.rand(2, 3, 16, 16)
+    expected = by_hooks(network, lambda: network(images))
+    assert count_macs(network.to("meta"), images.to("meta")) == expected
+
+
+# --- figures known from elsewhere -----------------------------------------------------------------
+
+
+def test_the_papers_u_net_has_25_9_million_parameters_and_63_gmacs():
+    network = on_meta(UNet)
+    assert efficiency.parameters([network]) / 1e6 == pytest.approx(25.86, abs=0.005)
+    assert count_macs(network, meta(1, 3, 256, 256)) / 1e9 == pytest.approx(63.0, abs=0.05)
+
+
+def test_dino_has_21_8_gmacs_in_its_layers_and_9_7_in_the_products_of_its_attention():
+    vit = on_meta(
+        timm.create_model, "vit_small_patch8_224.dino", num_classes=0, dynamic_img_size=True
+    )
+    images = meta(1, 3, 256, 256)
+    tokens, width = 32 * 32 + 1, 384
+    patches, products = 32 * 32 * 3 * 8 * 8 * width, 12 * 2 * tokens**2 * width
+    total = count_macs(vit, images)
+    assert total == patches + 12 * block_macs(tokens, width, 4 * width)
+    assert by_hooks(vit, lambda: vit(images)) == total - products
+    assert (total - products) / 1e9 == pytest.approx(21.8, abs=0.05)
+    assert products / 1e9 == pytest.approx(9.7, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("patch", "expected"),
+    [(2, 1_793), (4, 6_401), (8, 24_833), (16, 98_561), (32, 393_473), (64, 1_573_121)],
+)
+def test_phi_by_mosaic_scale(patch, expected):
+    phi = on_meta(Mlp, patch, 128)
+    assert efficiency.parameters([phi]) == expected
+    assert 25e6 < count_macs(phi, meta(1, 3, 256, 256)) < 27.5e6
+
+
+@cache
+def paper() -> dict[str, dict]:
+    return {row["name"]: row for row in counts(config.load(PRESETS / "paper.yaml"))}
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "trained"),
+    [
+        ("mask-dino", 21.67, 0),
+        ("mask-vit", 85.8, 0),
+        ("mask-winclip", 208.4, 0),
+        # 2 × 7.8 + 9.4 + 5.6 + 5.6, 1.9 of the VQ-VAE, 2 codebooks of 4096 × 128
+        ("mask-dsr", 39.2, 36.3),
+        # 24.9 of Wide ResNet-50-2 up to level 3
+        ("mask-msflow", 124.4, 99.6),
+        ("mask-aminet", 154.8, 129.9),
+        ("network", 25.86, 25.86),
+        ("phi-mlp", 0.0986, 0.0986),
+        ("fader-dino", 47.63, 25.96),
+    ],
+)
+def test_parameters_of_the_papers_systems_in_millions(name, total, trained):
+    assert paper()[name]["parameters"] / 1e6 == pytest.approx(total, rel=2e-3)
+    assert paper()[name]["trained"] / 1e6 == pytest.approx(trained, rel=2e-3)
+
+
+def test_the_dino_masker_stops_at_the_last_blocks_queries_and_keys():
+    tokens, width = 32 * 32 + 1, 384
+    patches = 32 * 32 * 3 * 8 * 8 * width
+    row = width**2 + tokens * width**2 + tokens * width  # q of CLS, k of all, their products
+    assert paper()["mask-dino"]["macs"] == patches + 11 * block_macs(tokens, width, 1536) + row
+
+
+def test_winclip_encodes_the_image_and_365_windows():
+    width, embedding, layers, patches = 896, 640, 12, 15 * 15
+    sequences = {1 + patches: 1, 1 + 4: 14**2, 1 + 9: 13**2}
+    assert sum(sequences.values()) == 366
+    encoded = layers * sum(n * block_macs(t, width, 4 * width) for t, n in sequences.items())
+    read_out = 366 * (width * embedding + 2 * embedding)
+    expected = patches * 3 * 16**2 * width + encoded + read_out
+    assert paper()["mask-winclip"]["macs"] == expected
+
+
+def test_phi_is_tiny_beside_the_u_net_and_the_vit():
+    rows = paper()
+    assert rows["phi-mlp"]["macs"] / rows["network"]["macs"] == pytest.approx(4e-4, rel=0.01)
+    assert rows["phi-vit"]["macs"] > 900 * rows["phi-mlp"]["macs"]
+
+
+# --- the run's rows -------------------------------------------------------------------------------
+
+
+def tiny(**changes) -> Config:
+    """The demo with a masker of each kind as small as they come."""
+    values = config.load(PRESETS / "demo.yaml").model_dump(mode="json")
+    values["image"]["size"] = 64
+    values["unet"]["widths"] = [4, 8, 8]
+    values["ear"]["scales"] = [8]
+    values["fader"]["vit"] |= {"width": 12, "heads": 3, "patch": None}
+    values["codebook"] |= {"channels": 8, "codes": 16}
+    pyramid = {"backbone": PYRAMID, "layers": [1, 2, 3], "input_size": 64, "batch": 2}
+    values["masks"] |= {"base": "dino", "optional": []}
+    values["masks"]["maskers"] = {
+        "dino": {"kind": "attention", "backbone": "tiny", "input_size": 64, "batch": 2},
+        "winclip": {"kind": "winclip", "names": {}, "batch": 400},
+        "dsr": values["masks"]["maskers"]["dsr"] | {"input_size": 64, "width": 4},
+        "msflow": values["masks"]["maskers"]["msflow"] | pyramid,
+        "aminet": values["masks"]["maskers"]["aminet"] | pyramid | {"width": 16, "heads": 2},
+    }
+    for name, change in changes.items():
+        values["masks"]["maskers"][name] |= change
+    return config.parse(values, "tiny")
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """CLIP narrow, and a vision transformer of a few thousand parameters in the registry."""
+    small = {"width": 32, "layers": 2}
+    vision = {"image_size": 240, "patch_size": 16, "head_width": 16} | small
+    text = {"context_length": 77, "vocab_size": 49408, "heads": 2} | small
+    monkeypatch.setattr(
+        winclip, "ARCHITECTURE", {"embed_dim": 8, "vision_cfg": vision, "text_cfg": text}
+    )
+    vit = backbones.Backbone("test_vit", "tiny", "", 0, "tiny.safetensors", None, None, None, 16)
+    monkeypatch.setitem(backbones.BACKBONES, "tiny", vit)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(efficiency, "BUDGET_S", 0.0)
+
+
+@cache
+def counted(patch: int | None = None) -> dict[str, dict]:
+    """Counts of ``tiny``, of use under ``narrow`` only."""
+    return {row["name"]: row for row in counts(tiny(), patch)}
+
+
+def real(name: str, settings: Config, folder: Path) -> maskers.Masker:
+    """The masker as the pipeline makes it, from weight files written here, freshly initialised
+    where it learns."""
+    chosen = settings.masks.maskers[name]
+    if name == "winclip":
+        state, file = open_clip.CLIP(**winclip.ARCHITECTURE).state_dict(), winclip.FILE
+    else:
+        architecture = "test_vit" if name == "dino" else PYRAMID
+        model = timm.create_model(architecture, num_classes=0 if name == "dino" else 1000)
+        state = model.state_dict()
+        file = "tiny.safetensors" if name == "dino" else f"{PYRAMID}.safetensors"
+    save_file({key: value.contiguous() for key, value in state.items()}, folder / file)
+    codebook = VQVAE(settings.codebook.channels, settings.codebook.codes).state_dict()
+    masker = maskers.create(name, chosen, Context("bolt", CPU, folder, codebook))
+    if name == "msflow":
+        masker.flow, masker.reference = masker._new_flow(0), torch.zeros(3)
+    if name == "aminet":
+        masker.network = masker._build(0)
+    return masker
+
+
+@pytest.mark.parametrize("name", ["dino", "winclip", "dsr", "msflow", "aminet"])
+def test_the_measured_masker_is_the_real_one_but_for_its_weights(name, narrow, tmp_path):
+    settings = tiny()
+    chosen, expected = settings.masks.maskers[name], real(name, settings, tmp_path)
+    found, trained, frozen = efficiency._MAKE[chosen.kind](name, chosen, CPU, settings)
+    assert vars(found).keys() == vars(expected).keys()
+    for attribute, value in vars(expected).items():
+        mine = getattr(found, attribute)
+        assert type(mine) is type(value), attribute
+        if isinstance(value, nn.Module):
+            assert shapes(mine) == shapes(value), attribute
+        elif isinstance(value, Tensor):
+            assert mine.shape == value.shape, attribute
+        elif attribute != "weights":
+            assert mine == value, attribute
+    images = torch.rand(3, 3, 64, 64)
+    assert found.saliency(images).shape == expected.saliency(images).shape
+    held = {id(m) for m in vars(found).values() if isinstance(m, nn.Module)}
+    if name == "winclip":
+        assert [m.visual for m in frozen] == [found.visual]  # the text encoder is counted too
+    else:
+        assert {id(m) for m in (*trained, *frozen)} == held
+
+
+def shapes(module: nn.Module) -> dict:
+    return {key: (tensor.shape, tensor.dtype) for key, tensor in module.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["dsr", "msflow", "aminet"])
+def test_what_is_counted_on_meta_is_what_the_real_masker_does(name, narrow, tmp_path):
+    settings = tiny()
+    masker = real(name, settings, tmp_path)
+    expected = count_macs(masker.saliency, torch.rand(1, 3, 64, 64))
+    assert counted()[f"mask-{name}"]["macs"] == expected > 0
+
+
+def test_systems_are_sums_of_their_components(narrow):
+    rows = counted()
+    network, phi, score = rows["network"], rows["phi-mlp"], rows["map"]
+    assert score["parameters"] == 0 and score["macs"] < 0.1 * network["macs"]
+    for name in tiny().masks.maskers:
+        mask, ear, fader = (rows[f"{stage}-{name}"] for stage in ("mask", "ear", "fader"))
+        for key in ("parameters", "trained", "macs", "bytes"):
+            assert ear[key] == mask[key] + network[key] + score[key]
+            assert fader[key] == ear[key] + phi[key]
+    assert rows["riad"]["macs"] == 12 * network["macs"] + 4 * score["macs"]
+    assert rows["unet"]["macs"] == network["macs"] + score["macs"]
+    for name in ("riad", "unet"):
+        assert rows[name]["parameters"] == rows[name]["trained"] == network["parameters"]
+        assert rows[name]["bytes"] == network["bytes"]
+
+
+def test_bytes_are_those_of_a_file_of_the_weights(tmp_path):
+    network = UNet((4, 8))
+    path = tmp_path / "weights.safetensors"
+    save_file(network.state_dict(), path)
+    header = 8 + int.from_bytes(path.read_bytes()[:8], "little")
+    assert efficiency.stored_bytes([network]) == path.stat().st_size - header
+
+
+def test_phi_is_counted_at_the_given_scale(narrow):
+    fixed, wide = counted(), counted(16)
+    assert fixed["phi-mlp"]["patch"] == fixed["phi-vit"]["patch"] == tiny().mosaic.fixed == 8
+    assert wide["phi-mlp"]["patch"] == wide["phi-vit"]["patch"] == 16
+    assert wide["phi-mlp"]["parameters"] == 128 * (3 * 16**2 + 2) + 1
+    assert wide["network"] == fixed["network"]
+
+
+def test_counting_needs_no_weights_leaves_autocast_alone_and_repeats(narrow, monkeypatch):
+    monkeypatch.delenv("FADER_WEIGHTS", raising=False)
+    before = torch.autocast
+    assert counts(tiny()) == list(counted().values())
+    assert torch.autocast is before
+
+
+@pytest.mark.parametrize(
+    "change", [{"msflow": {"layers": [1, 2, 9]}}, {"dino": {"input_size": 65}}], ids=str
+)
+def test_settings_of_no_network_are_said_in_a_line(change, narrow):
+    before = torch.autocast
+    with pytest.raises(FaderError, match=f"mask-{next(iter(change))}: no such network") as error:
+        counts(tiny(**change))
+    assert "\n" not in str(error.value)
+    assert torch.autocast is before
+
+
+def test_components_are_plain_facts_with_times_of_every_row(narrow, quick):
+    settings = tiny()
+    rows = components(settings, CPU)
+    assert json.loads(json.dumps(rows)) == rows
+    assert [{k: v for k, v in row.items() if k != "timings"} for row in rows] == list(
+        counted().values()
+    )
+    of = {row["name"]: row for row in rows}
+    for row in rows:
+        assert [timing["batch"] for timing in row["timings"]] == [1, 16]
+        for i, timing in enumerate(row["timings"]):
+            assert timing["device"] == "cpu" and timing["precision"] == "fp32"
+            assert timing["threads"] == torch.get_num_threads()
+            assert timing["passes"] == 1 and timing["note"] is None
+            expected = sum(
+                n * of[part]["timings"][i]["milliseconds"] for part, n in row["parts"].items()
+            )
+            assert timing["milliseconds"] == pytest.approx(expected, abs=1e-3) and expected > 0
+
+
+def test_a_batch_that_would_take_too_long_is_left_out_with_the_reason(narrow, quick, monkeypatch):
+    monkeypatch.setattr(efficiency, "LIMIT_S", 0.0)
+    rows = {row["name"]: row for row in components(tiny(), CPU)}
+    for name, reason in (("mask-winclip", ""), ("ear-winclip", "mask-winclip: ")):
+        single, many = rows[name]["timings"]
+        assert single["milliseconds"] > 0 and single["note"] is None
+        assert many["milliseconds"] is None and many["passes"] == 0
+        assert many["note"].startswith(f"{reason}one image takes ")
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "expected"),
+    [
+        (1.9, 0.4, [0.4, 0.4, 0.4]),  # until they add up to a second
+        (1.9, 1.5, [1.5]),
+        (2.1, 0.4, [2.1]),  # slow: the first one is the measurement
+        (0.1, 0.001, [0.001] * efficiency.PASSES),
+    ],
+)
+def test_passes_fill_the_budget_after_a_warm_up(first, later, expected, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(efficiency, "time", SimpleNamespace(perf_counter=lambda: now))
+
+    def run() -> None:
+        nonlocal now
+        now += later if now else first
+
+    assert efficiency._passes(run, CPU.device) == pytest.approx(expected)
+
+
+def test_a_gpu_is_measured_beside_the_cpu():
+    machines = efficiency._machines(Machine(torch.device("cuda"), "fp32"))
+    assert [m.device.type for m in machines] == ["cpu", "cuda"]
+    assert {m.precision for m in machines} == {"fp32"}
+    assert efficiency._machines(CPU) == [CPU]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_times_on_a_gpu(narrow, quick):
+    rows = components(tiny(), Machine(torch.device("cuda"), "fp32"))
+    for row in rows:
+        found = [(t["device"], t["batch"]) for t in row["timings"]]
+        assert found == [("cpu", 1), ("cpu", 16), ("cuda", 1), ("cuda", 16)]
+        assert all(t["milliseconds"] > 0 for t in row["timings"])

@@ -1,0 +1,365 @@
+"""Figures 2 and 6: what the masks are, what is drawn, and which tensors of a run they come from."""
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fader import artifacts, report
+from fader.artifacts import Header
+from fader.config import Config, parse
+from fader.errors import FaderError
+from fader.phases.category import Category
+from fader.report import figures, make_figure
+from fader.report.figures import (
+    CELLS,
+    Masking,
+    Suspects,
+    Suspicion,
+    complementary_sets,
+    emptied,
+    enlarge,
+    figure2,
+    figure6,
+    progressive_masks,
+    random_sets,
+    tinted,
+)
+from fader.report.tables import MASKER_LABEL
+
+ROOT = Path(__file__).parents[2]
+SIDE = 32
+SHOWN = [1, 3]
+DEFECTS = ["good", "scratch", "good", "hole"]
+
+few = settings(max_examples=25, deadline=None)
+
+
+# Masks
+
+
+@few
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 99))
+def test_random_sets_deal_every_cell_once_and_evenly(cells, count, seed):
+    sets = random_sets(cells, count, np.random.default_rng(seed))
+    assert sets.shape == (count, cells, cells)
+    np.testing.assert_array_equal(sets.sum(0), 1)
+    sizes = sets.sum((1, 2))
+    assert sizes.max() - sizes.min() <= 1
+
+
+def test_random_sets_follow_their_generator():
+    first, again, other = (random_sets(8, 3, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+@few
+@given(st.integers(1, 12), st.integers(1, 5))
+def test_complementary_sets_mask_every_cell_once(cells, count):
+    np.testing.assert_array_equal(complementary_sets(cells, count).sum(0), 1)
+
+
+def test_complementary_sets_of_two_are_a_chessboard():
+    black, white = complementary_sets(3, 2)
+    np.testing.assert_array_equal(black, [[1, 0, 1], [0, 1, 0], [1, 0, 1]])
+    np.testing.assert_array_equal(white, ~black)
+
+
+@few
+@given(st.integers(2, 9), st.integers(2, 9), st.integers(1, 4), st.integers(0, 99))
+def test_progressive_masks_close_in_on_the_worst_pixels(height, width, count, seed):
+    # Few values, hence ties: the sizes are exact all the same.
+    error = np.random.default_rng(seed).integers(0, 4, (height, width)).astype(float)
+    masks = progressive_masks(error, count)
+    assert masks.shape == (count, height, width)
+    for step, mask in enumerate(masks, start=1):
+        assert mask.sum() == height * width // 2**step
+        if mask.any():
+            assert error[mask].min() >= error[~mask].max()
+    for outer, inner in pairwise(masks):
+        assert not (inner & ~outer).any()
+
+
+def test_progressive_masks_by_hand():
+    masks = progressive_masks(np.array([[0.1, 0.9], [0.4, 0.2]]), 2)
+    np.testing.assert_array_equal(masks, [[[0, 1], [1, 0]], [[0, 1], [0, 0]]])
+
+
+def test_enlarged_cells_are_blocks_of_pixels():
+    masks = random_sets(4, 3, np.random.default_rng(0))
+    np.testing.assert_array_equal(enlarge(masks, 12), np.kron(masks, np.ones((3, 3), bool)))
+
+
+def test_emptied_and_tinted_change_the_masked_pixels_only():
+    image = np.random.default_rng(0).integers(1, 256, (4, 4, 3), dtype=np.uint8)
+    mask = np.eye(4, dtype=bool)
+    assert not emptied(image, mask)[mask].any()
+    np.testing.assert_array_equal(emptied(image, mask)[~mask], image[~mask])
+    np.testing.assert_array_equal(tinted(image, mask)[~mask], image[~mask])
+    np.testing.assert_allclose(
+        tinted(image, mask)[mask], image[mask] / 4 + 0.75 * figures.TINT, atol=0.5
+    )
+
+
+# Drawing
+
+
+def picture(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def square() -> np.ndarray:
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[8:20, 8:20] = True
+    return mask
+
+
+def masking(**changes) -> Masking:
+    values = {
+        "title": "bolt\nscratch",
+        "image": picture(),
+        "truth": square(),
+        "binary_mask": square(),
+        "error": np.random.default_rng(1).random((SIDE, SIDE)),
+        "mosaic": picture(2),
+        "scale": 8,
+    }
+    return Masking(**values | changes)
+
+
+def suspects(**maskers) -> Suspects:
+    return Suspects("bolt\nscratch", picture(), square(), maskers)
+
+
+def suspicion(grid: int = 4) -> Suspicion:
+    return Suspicion(np.random.default_rng(grid).random((grid, grid)), square())
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures drawn, kept open instead of closed when they are saved."""
+    kept = []
+    monkeypatch.setattr(plt, "close", kept.append)
+    yield kept
+    monkeypatch.undo()
+    for figure in kept:
+        plt.close(figure)
+
+
+def boxes(figure) -> list:
+    """Places of all text and all axes, in pixels, those of text first."""
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    texts = [text for text in figure.texts if text.get_text()]
+    texts += [axis.yaxis.label for axis in figure.axes if axis.get_ylabel()]
+    return [item.get_window_extent(renderer) for item in [*texts, *figure.axes]]
+
+
+def assert_clean(figure) -> None:
+    """Nothing overlaps, nothing leaves the page."""
+    found, page = boxes(figure), figure.bbox
+    for number, box in enumerate(found):
+        inside = page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
+        assert inside, box
+        for other in found[number + 1 :]:
+            assert not box.overlaps(other), (box, other)
+
+
+@pytest.mark.parametrize(
+    ("draw", "subject"),
+    [
+        (figure2, masking()),
+        (figure2, masking(truth=np.zeros((SIDE, SIDE), bool))),
+        (figure2, masking(binary_mask=np.zeros((SIDE, SIDE), bool))),
+        (figure6, [suspects(DINO=suspicion(), WinCLIP=None), suspects(DINO=None, WinCLIP=None)]),
+        (
+            figure6,
+            [Suspects("bolt\nscratch", picture(), np.ones((SIDE, SIDE), bool), {"DSR": None})],
+        ),
+    ],
+)
+def test_the_same_figure_is_the_same_bytes(draw, subject, tmp_path):
+    written = []
+    for name in ("a", "b"):
+        paths = [tmp_path / f"{name}.{suffix}" for suffix in ("png", "pdf")]
+        draw(subject, paths)
+        written.append([path.read_bytes() for path in paths])
+    assert written[0] == written[1]
+    assert written[0][0].startswith(b"\x89PNG") and written[0][1].startswith(b"%PDF")
+    assert b"CreationDate" not in written[0][1]
+
+
+def test_figure2_shows_eleven_masked_images_and_the_input(drawn, tmp_path):
+    subject = masking()
+    figure2(subject, [tmp_path / "fig2.png"])
+    shown = [axis.images[0].get_array() for axis in drawn[0].axes]
+    sets = enlarge(random_sets(CELLS, 3, np.random.default_rng(0)), SIDE)
+    lattice = enlarge(complementary_sets(CELLS, 3), SIDE)
+    masks = [*sets, *lattice, *progressive_masks(subject.error, 3), subject.binary_mask]
+    expected = [tinted(subject.image, mask) for mask in masks]
+    expected += [emptied(subject.image, subject.binary_mask), subject.mosaic, subject.image]
+    assert len(shown) == len(expected)
+    for one, other in zip(shown, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert "mosaic, $m$ = 8" in [text.get_text() for text in drawn[0].texts]
+    assert_clean(drawn[0])
+
+
+def test_figure6_shows_saliency_and_mask_of_every_masker(drawn, tmp_path):
+    coarse, fine = suspicion(4), suspicion(16)
+    figure6([suspects(DINO=coarse, WinCLIP=fine)], [tmp_path / "fig6.png"])
+    shown = [axis.images[0].get_array() for axis in drawn[0].axes]
+    hidden = tinted(picture(), square())
+    expected = [picture(), coarse.saliency, hidden, fine.saliency, hidden]
+    for one, other in zip(shown, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_figure6_says_where_a_masker_is_not_available(drawn, tmp_path):
+    rows = [suspects(DINO=suspicion(), ViT=None), suspects(DINO=suspicion(), ViT=suspicion())]
+    figure6(rows, [tmp_path / "fig6.png"])
+    said = [text.get_text() for axis in drawn[0].axes for text in axis.texts]
+    assert said == ["not available"]
+    assert [text.get_text() for text in drawn[0].texts].count("ViT") == 1
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+def test_nothing_overlaps_in_figure6(rows, drawn, tmp_path):
+    maskers = {label: suspicion() for label in MASKER_LABEL.values()}
+    row = Suspects("metal_nut\nmanipulated_front", picture(), square(), maskers)
+    figure6([row] * rows, [tmp_path / "fig6.png"])
+    assert_clean(drawn[0])
+
+
+# From a run
+
+
+def run_config() -> Config:
+    """The ci preset at 32 × 32 pixels."""
+    values = yaml.safe_load((ROOT / "presets/ci.yaml").read_text(encoding="utf-8"))
+    values["image"]["size"] = SIDE
+    values["unet"]["widths"] = [4, 8, 8]
+    values["ear"]["scales"] = [4, 8]
+    return parse(values, "tiny")
+
+
+def tensors(category: Category) -> dict[str, torch.Tensor]:
+    """Packed images of a category: pixel values depend on its name and the image's index."""
+    random = torch.Generator().manual_seed(len(category.name))
+    truth = torch.zeros(len(DEFECTS), SIDE, SIDE, dtype=torch.uint8)
+    truth[SHOWN, 4:12, 4:12] = 1
+    return {
+        "test": torch.randint(0, 256, (4, 3, SIDE, SIDE), generator=random, dtype=torch.uint8),
+        "mask": truth,
+    }
+
+
+def put(category: Category, method: str, facts: dict, found: dict) -> None:
+    chosen = category.system_settings("evaluate", method.partition("-")[2])
+    path = category.files.maps(category.config.seeds[0], method)
+    artifacts.write_tensors(path, found, Header("evaluate", chosen, {}, facts))
+
+
+def seen(grid: int, shown: list[int] = SHOWN) -> dict[str, torch.Tensor]:
+    random = torch.Generator().manual_seed(grid)
+    return {
+        "index": torch.tensor(shown),
+        "map": torch.rand(len(shown), grid, grid, generator=random).half(),
+        "mask": torch.randint(0, 2, (len(shown), SIDE, SIDE), generator=random, dtype=torch.uint8),
+    }
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch) -> Config:
+    """A run with the tensors of Figures 2 and 6, WinCLIP's weights missing; the working folder."""
+    monkeypatch.chdir(tmp_path)
+    made = run_config()
+    for pair in made.pairs():
+        category = Category(made, *pair)
+        header = Header("pack", category.settings("pack"), {}, {"defects": DEFECTS})
+        artifacts.write_tensors(category.files.packed(), tensors(category), header)
+        put(
+            category,
+            f"ear-{made.masks.base}",
+            {"status": "ok", "selected": {"mosaic": 4}},
+            seen(SIDE),
+        )
+        for number, masker in enumerate(made.masks.maskers):
+            if masker == "winclip":
+                put(category, "mask-winclip", {"status": "missing", "reason": "no weights"}, {})
+            else:
+                put(category, f"mask-{masker}", {"status": "ok"}, seen(4 + number))
+    return made
+
+
+def test_figure2_is_drawn_from_the_first_image_of_the_run(config):
+    category = Category(config, *config.pairs()[0])
+    packed, found = tensors(category), seen(SIDE)
+    example = report._masking(config)
+    image, mask = packed["test"][1].permute(1, 2, 0).numpy(), found["mask"][0].bool().numpy()
+    assert example.title == f"{category.name}\nscratch"
+    assert example.scale == 4
+    np.testing.assert_array_equal(example.image, image)
+    np.testing.assert_array_equal(example.binary_mask, mask)
+    np.testing.assert_array_equal(example.error, found["map"][0].float())
+    np.testing.assert_array_equal(example.mosaic[~mask], image[~mask])
+    cells = image.reshape(8, 4, 8, 4, 3).mean((1, 3), keepdims=True)
+    means = np.broadcast_to(cells, (8, 4, 8, 4, 3)).reshape(SIDE, SIDE, 3)
+    np.testing.assert_allclose(example.mosaic[mask], means[mask], atol=0.51)
+
+
+def test_figure6_is_drawn_from_the_images_shown_of_every_category(config):
+    rows = report._suspects(config)
+    expected = [f"{name}\n{d}" for _, name in config.pairs() for d in ("scratch", "hole")]
+    assert [row.title for row in rows] == expected
+    labels = [MASKER_LABEL[masker] for masker in config.masks.maskers]
+    for number, row in enumerate(rows):
+        assert list(row.maskers) == labels
+        assert row.maskers[MASKER_LABEL["winclip"]] is None
+        for place, masker in enumerate(config.masks.maskers):
+            if masker != "winclip":
+                found = row.maskers[MASKER_LABEL[masker]]
+                np.testing.assert_array_equal(
+                    found.saliency, seen(4 + place)["map"][number % 2].float()
+                )
+
+
+def test_figures_are_written_as_png_and_pdf(config):
+    for name in ("fig2", "fig6"):
+        paths = make_figure(config, name)
+        assert [path.name for path in paths] == [f"{name}.png", f"{name}.pdf"]
+        assert all(path.stat().st_size > 1000 for path in paths)
+
+
+def test_maskers_that_show_different_images_are_refused(config):
+    category = Category(config, *config.pairs()[0])
+    put(category, "mask-vit", {"status": "ok"}, seen(4, [0, 3]))
+    with pytest.raises(FaderError, match=r"mask-vit\S* shows test images \[0, 3\], .*\[1, 3\]"):
+        make_figure(config, "fig6")
+
+
+def test_a_stale_picture_is_refused(config):
+    category = Category(config, *config.pairs()[0])
+    path = category.files.maps(0, f"ear-{config.masks.base}")
+    artifacts.write_tensors(path, seen(SIDE), Header("evaluate", {"score": None}, {}, {}))
+    with pytest.raises(FaderError, match="stale"):
+        make_figure(config, "fig2")
+
+
+def test_an_unknown_figure_is_refused_by_name(config):
+    with pytest.raises(FaderError, match=r"no figure 'fig3' \(there are: fig1, fig2, fig6\)"):
+        make_figure(config, "fig3")
+
+
+def test_the_workflow_draws_every_figure():
+    rules = (ROOT / "workflow/rules/report.smk").read_text(encoding="utf-8")
+    listed = re.search(r"^FIGURES = \[(.*)\]$", rules, re.MULTILINE)
+    assert tuple(re.findall(r'"(\w+)"', listed[1])) == report.FIGURES
