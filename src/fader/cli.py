@@ -219,22 +219,30 @@ def table(
 ) -> None:
     """Write tables of the paper, and those beside them, as CSV, Markdown and LaTeX."""
     from fader.config import load
+    from fader.engines import warnings
     from fader.report import make_tables
 
-    for path in make_tables(load(config), names):
+    loaded = load(config)
+    for path in make_tables(loaded, names):
         typer.echo(path)
+    if "validation" in names:
+        for line in warnings(loaded.run):
+            typer.echo(line, err=True)
 
 
 @app.command()
 def figure(
-    name: Annotated[str, typer.Argument(help="fig1, fig2 or fig6.")], config: ConfigFile = PARAMS
+    names: Annotated[list[str], typer.Argument(help="fig1, fig2 or fig6.")],
+    config: ConfigFile = PARAMS,
 ) -> None:
-    """Draw one figure of the paper as PNG and PDF."""
+    """Draw figures of the paper as PNG and PDF."""
     from fader.config import load
     from fader.report import make_figure
 
-    for path in make_figure(load(config), name):
-        typer.echo(path)
+    loaded = load(config)
+    for name in names:
+        for path in make_figure(loaded, name):
+            typer.echo(path)
 
 
 @app.command()

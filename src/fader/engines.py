@@ -32,6 +32,7 @@ from fader.artifacts import (
     normals_path,
     number_paths,
     summary_path,
+    table_paths,
 )
 from fader.closure import closures
 from fader.config import AXES, PHASES, Config
@@ -220,6 +221,15 @@ def _in_git(path: str) -> dict[str, Any]:
 def _out(folder: str, name: str) -> str | dict[str, Any]:
     path = f"{folder}/{name}"
     return _in_git(path) if name in IN_GIT else path
+
+
+def warnings(run: str) -> list[str]:
+    """Warnings of a run's table of validation: categories where the model may not work."""
+    page = Path(table_paths(run, "validation")[1])
+    if not page.is_file():
+        return []
+    lines = page.read_text(encoding="utf-8").splitlines()
+    return [line.removeprefix("- ") for line in lines if line.startswith("- Warning")]
 
 
 def snakemake(*arguments: str) -> list[str]:

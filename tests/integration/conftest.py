@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from tiny_project import Project, checkout
+import yaml
+from tiny_project import ROOT, Project, checkout
 
 
 class Bench(Project):
@@ -26,8 +27,14 @@ class Bench(Project):
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory) -> Bench:
-    """A fresh working copy with tiny parameters; nothing has run in it."""
-    return Bench(checkout(tmp_path_factory.mktemp("bench")).root)
+    """A fresh working copy with tiny parameters, one control arm and one masker without weights;
+    nothing has run in it."""
+    bench = Bench(checkout(tmp_path_factory.mktemp("bench")).root)
+    preset = yaml.safe_load((ROOT / "presets" / "ci.yaml").read_text())
+    bench.set("variants.nomask", preset["variants"]["nomask"])
+    bench.set("masks.maskers.vit", preset["masks"]["maskers"]["vit"])
+    bench.set("masks.optional", ["vit"])
+    return bench
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,29 @@ def test_synthetic_numbers_are_never_set_beside_the_papers(finished):
     assert "paper_" not in (finished.root / "results/ci/tables/table1.csv").read_text()
 
 
+def test_a_masker_that_learns_has_masks_of_its_own_and_a_row(finished):
+    mask = read_header(finished.root / TRAINED / "masks/dsr/seed0.safetensors")
+    assert f"{TRAINED}/maskers/dsr/seed0.safetensors" in mask.inputs
+    record = json.loads((finished.root / TRAINED / "metrics/seed0/mask-dsr.json").read_text())
+    assert 0 < record["facts"]["metrics"]["mask_area"] < 1
+    table = (finished.root / "results/ci/tables/table4.csv").read_text()
+    assert "dsr,synthetic_small,bolt," in table
+
+
+def test_an_optional_masker_without_weights_says_why_and_another_ends_the_run(finished, tmp_path):
+    reason = "vit_base_patch16_224.augreg_in21k_ft_in1k.safetensors"
+    record = json.loads((finished.root / TRAINED / "metrics/seed0/fader-vit.json").read_text())
+    assert record["facts"]["status"] == "missing"
+    assert reason in record["facts"]["reason"]
+    for name in ("table2", "masks"):
+        assert reason in (finished.root / f"results/ci/tables/{name}.md").read_text()
+    bench = finished.copy(tmp_path / "bench")
+    bench.set("masks.optional", [])
+    place = ("--dataset", "synthetic_small", "--category", "bolt", "--masker", "vit")
+    line = bench.run("fader", "mask", *place, ok=False).strip()
+    assert line.startswith("fader: backbone 'vit'") and reason in line and "\n" not in line
+
+
 def test_a_second_run_does_nothing(finished):
     assert "Nothing to be done" in finished.snakemake("tables")
 
@@ -173,7 +196,9 @@ def test_the_same_run_in_another_folder_gives_the_same_bytes(finished, workspace
     same = [
         "packed/data.safetensors",
         "validation/data.safetensors",
-        "masks/dinov2.safetensors",
+        "masks/dinov2/shared.safetensors",
+        "maskers/dsr/seed0.safetensors",
+        "masks/dsr/seed0.safetensors",
         "ear/seed0.safetensors",
         "mosaic/seed0.json",
         "fader/seed0/dinov2.safetensors",

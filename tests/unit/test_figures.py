@@ -1,4 +1,4 @@
-"""Figures 2 and 6: what the masks are, what is drawn, and which tensors of a run they come from."""
+"""Figures: the masks of Figure 2, what is drawn, and which tensors of a run it is drawn from."""
 
 import re
 from itertools import pairwise
@@ -20,16 +20,19 @@ from fader.phases.category import Category
 from fader.report import figures, make_figure
 from fader.report.figures import (
     CELLS,
+    Example,
     Masking,
     Suspects,
     Suspicion,
     complementary_sets,
     emptied,
     enlarge,
+    figure1,
     figure2,
     figure6,
     progressive_masks,
     random_sets,
+    save,
     tinted,
 )
 from fader.report.tables import MASKER_LABEL
@@ -143,15 +146,11 @@ def suspicion(grid: int = 4) -> Suspicion:
     return Suspicion(np.random.default_rng(grid).random((grid, grid)), square())
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures drawn, kept open instead of closed when they are saved."""
-    kept = []
-    monkeypatch.setattr(plt, "close", kept.append)
-    yield kept
-    monkeypatch.undo()
-    for figure in kept:
-        plt.close(figure)
+@pytest.fixture(autouse=True)
+def closed():
+    """Figures that were not saved are open still."""
+    yield
+    plt.close("all")
 
 
 def boxes(figure) -> list:
@@ -176,9 +175,15 @@ def assert_clean(figure) -> None:
 @pytest.mark.parametrize(
     ("draw", "subject"),
     [
+        (
+            figure1,
+            [Example("bolt", picture(), square(), np.eye(4), picture(1), np.eye(SIDE), square())],
+        ),
         (figure2, masking()),
-        (figure2, masking(truth=np.zeros((SIDE, SIDE), bool))),
-        (figure2, masking(binary_mask=np.zeros((SIDE, SIDE), bool))),
+        (
+            figure2,
+            masking(truth=np.zeros((SIDE, SIDE), bool), binary_mask=np.zeros((SIDE, SIDE), bool)),
+        ),
         (figure6, [suspects(DINO=suspicion(), WinCLIP=None), suspects(DINO=None, WinCLIP=None)]),
         (
             figure6,
@@ -190,17 +195,17 @@ def test_the_same_figure_is_the_same_bytes(draw, subject, tmp_path):
     written = []
     for name in ("a", "b"):
         paths = [tmp_path / f"{name}.{suffix}" for suffix in ("png", "pdf")]
-        draw(subject, paths)
+        save(draw(subject), paths)
         written.append([path.read_bytes() for path in paths])
     assert written[0] == written[1]
     assert written[0][0].startswith(b"\x89PNG") and written[0][1].startswith(b"%PDF")
     assert b"CreationDate" not in written[0][1]
 
 
-def test_figure2_shows_eleven_masked_images_and_the_input(drawn, tmp_path):
+def test_figure2_shows_the_masks_the_hints_and_the_input():
     subject = masking()
-    figure2(subject, [tmp_path / "fig2.png"])
-    shown = [axis.images[0].get_array() for axis in drawn[0].axes]
+    figure = figure2(subject)
+    shown = [axis.images[0].get_array() for axis in figure.axes]
     sets = enlarge(random_sets(CELLS, 3, np.random.default_rng(0)), SIDE)
     lattice = enlarge(complementary_sets(CELLS, 3), SIDE)
     masks = [*sets, *lattice, *progressive_masks(subject.error, 3), subject.binary_mask]
@@ -209,34 +214,34 @@ def test_figure2_shows_eleven_masked_images_and_the_input(drawn, tmp_path):
     assert len(shown) == len(expected)
     for one, other in zip(shown, expected, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert "mosaic, $m$ = 8" in [text.get_text() for text in drawn[0].texts]
-    assert_clean(drawn[0])
+    assert "mosaic, $m$ = 8" in [text.get_text() for text in figure.texts]
+    assert_clean(figure)
 
 
-def test_figure6_shows_saliency_and_mask_of_every_masker(drawn, tmp_path):
+def test_figure6_shows_saliency_and_mask_of_every_masker():
     coarse, fine = suspicion(4), suspicion(16)
-    figure6([suspects(DINO=coarse, WinCLIP=fine)], [tmp_path / "fig6.png"])
-    shown = [axis.images[0].get_array() for axis in drawn[0].axes]
+    figure = figure6([suspects(DINO=coarse, WinCLIP=fine)])
+    shown = [axis.images[0].get_array() for axis in figure.axes]
     hidden = tinted(picture(), square())
     expected = [picture(), coarse.saliency, hidden, fine.saliency, hidden]
     for one, other in zip(shown, expected, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_figure6_says_where_a_masker_is_not_available(drawn, tmp_path):
+def test_figure6_says_where_a_masker_is_not_available():
     rows = [suspects(DINO=suspicion(), ViT=None), suspects(DINO=suspicion(), ViT=suspicion())]
-    figure6(rows, [tmp_path / "fig6.png"])
-    said = [text.get_text() for axis in drawn[0].axes for text in axis.texts]
+    figure = figure6(rows)
+    said = [text.get_text() for axis in figure.axes for text in axis.texts]
     assert said == ["not available"]
-    assert [text.get_text() for text in drawn[0].texts].count("ViT") == 1
+    assert [text.get_text() for text in figure.texts].count("ViT") == 1
 
 
 @pytest.mark.parametrize("rows", [1, 8])
-def test_nothing_overlaps_in_figure6(rows, drawn, tmp_path):
+def test_nothing_overlaps_in_figure6(rows):
     maskers = {label: suspicion() for label in MASKER_LABEL.values()}
     row = Suspects("metal_nut\nmanipulated_front", picture(), square(), maskers)
-    figure6([row] * rows, [tmp_path / "fig6.png"])
-    assert_clean(drawn[0])
+    figure = figure6([row] * rows)
+    assert_clean(figure)
 
 
 # From a run

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import yaml
@@ -59,6 +60,11 @@ if workflow.is_main_process:
         engines.refuse_beside_dvc()
     except ValueError as error:
         stop(error)
+
+
+onsuccess:
+    for line in engines.warnings(CONFIG.run):
+        print(line, file=sys.stderr)
 
 
 onstart:

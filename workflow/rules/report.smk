@@ -64,21 +64,20 @@ rule figure:
         of_run(FILES.metrics("{seed}", "{method}")),
         code=CODE["report"],
     output:
-        figure_paths(CONFIG.run, "{figure}"),
+        [path for name in FIGURES for path in figure_paths(CONFIG.run, name)],
     log:
-        f"logs/{CONFIG.run}/{{figure}}.log",
+        f"logs/{CONFIG.run}/figures.log",
     benchmark:
-        f"logs/{CONFIG.run}/{{figure}}.tsv"
-    wildcard_constraints:
-        figure="|".join(FIGURES),
+        f"logs/{CONFIG.run}/figures.tsv"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=10,
     params:
         **settings("report"),
+        names=" ".join(FIGURES),
     shell:
-        "fader figure {wildcards.figure} > {log} 2>&1"
+        "fader figure {params.names} > {log} 2>&1"
 
 
 rule numbers:

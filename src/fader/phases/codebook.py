@@ -40,7 +40,7 @@ def make_codebook(config: Config) -> None:
         images = torch.cat([_normals(category, settings.images) for category in categories])
         key = [chosen, used, machine.facts()]
         run = Run(
-            derive_seed(0, "codebook"), "codebook", lambda stage: checkpoint(target, stage, key)
+            derive_seed(0, "codebook"), config.run, lambda stage: checkpoint(target, stage, key)
         )
         state, history = codebook.fit(images, settings, machine, run)
     artifacts.write_text(losses_path(target), losses_csv(history))

@@ -90,13 +90,13 @@ def make_figure(config: Config, name: str) -> list[Path]:
     """Draw figure ``name`` of the run as PNG and PDF; returns the files."""
     if name not in FIGURES:
         raise FaderError(f"no figure {name!r} (there are: {', '.join(FIGURES)})")
+    draw = {
+        "fig1": lambda: figures.figure1(_examples(config, f"fader-{config.masks.base}")),
+        "fig2": lambda: figures.figure2(_masking(config)),
+        "fig6": lambda: figures.figure6(_suspects(config)),
+    }
     paths = [Path(path) for path in figure_paths(config.run, name)]
-    if name == "fig1":
-        figures.figure1(_examples(config, f"fader-{config.masks.base}"), paths)
-    elif name == "fig2":
-        figures.figure2(_masking(config), paths)
-    else:
-        figures.figure6(_suspects(config), paths)
+    figures.save(draw[name](), paths)
     return paths
 
 

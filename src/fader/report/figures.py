@@ -10,6 +10,8 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from fader.artifacts import replacing
 
@@ -40,7 +42,7 @@ class Example:
     truth: np.ndarray
 
 
-def figure1(examples: Sequence[Example], paths: Sequence[Path]) -> None:
+def figure1(examples: Sequence[Example]) -> Figure:
     """Figure 1: input, binary mask, soft mask, reconstruction, anomaly map and ground truth, a row
     each.
 
@@ -85,7 +87,7 @@ def figure1(examples: Sequence[Example], paths: Sequence[Path]) -> None:
     for axis, heading in zip(axes[0], headings, strict=True):
         axis.set_title(heading, fontsize=8)
     figure.colorbar(soft, ax=axes[:, -1], label="soft mask", fraction=0.08, aspect=12 * rows)
-    save(figure, paths)
+    return figure
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def tinted(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(mask[..., None], blend, image)
 
 
-def figure2(example: Masking, paths: Sequence[Path]) -> None:
+def figure2(example: Masking) -> Figure:
     """Figure 2: (a) ways of masking one image, masked areas tinted; (b) what stands in the mask.
 
     The random sets are dealt by a generator of fixed seed.
@@ -227,10 +229,10 @@ def figure2(example: Masking, paths: Sequence[Path]) -> None:
     _with_contour(_panel(figure, margin, top, big), example.image, example.truth)
     _write(figure, margin + big / 2, top - 0.06, example.title, size=7)
     _write(figure, margin + big / 2, top + big + 0.2, "outlined: ground truth", size=7)
-    save(figure, paths)
+    return figure
 
 
-def figure6(rows: Sequence[Suspects], paths: Sequence[Path]) -> None:
+def figure6(rows: Sequence[Suspects]) -> Figure:
     """Figure 6: each image, outlined by its ground truth, and every masker's saliency and mask.
 
     A saliency map is scaled to its own range; the maskers are those of the first row, in order.
@@ -263,10 +265,12 @@ def figure6(rows: Sequence[Suspects], paths: Sequence[Path]) -> None:
                 heat = _panel(figure, left, top, cell)
                 heat.imshow(found.saliency, cmap="inferno", interpolation="nearest")
                 _panel(figure, left + pitch, top, cell).imshow(tinted(row.image, found.binary_mask))
-    save(figure, paths)
+    return figure
 
 
-def _panel(figure, left: float, top: float, height: float, width: float | None = None):
+def _panel(
+    figure: Figure, left: float, top: float, height: float, width: float | None = None
+) -> Axes:
     """Axes without ticks, placed in inches from the figure's upper left corner; square unless
     ``width`` is given."""
     across, down = figure.get_size_inches()
@@ -279,7 +283,9 @@ def _panel(figure, left: float, top: float, height: float, width: float | None =
     return place
 
 
-def _write(figure, x: float, y: float, text: str, size: float, weight: str = "normal") -> None:
+def _write(
+    figure: Figure, x: float, y: float, text: str, size: float, weight: str = "normal"
+) -> None:
     """Text centred at ``x`` on the line ``y``, in inches from the figure's upper left corner."""
     across, down = figure.get_size_inches()
     figure.text(
@@ -287,16 +293,16 @@ def _write(figure, x: float, y: float, text: str, size: float, weight: str = "no
     )
 
 
-def _with_contour(place, image: np.ndarray, truth: np.ndarray) -> None:
+def _with_contour(place: Axes, image: np.ndarray, truth: np.ndarray) -> None:
     """The image, outlined where the ground truth begins."""
     place.imshow(image)
     if truth.any() and not truth.all():
         place.contour(truth, levels=[0.5], colors="red", linewidths=0.8)
 
 
-def save(figure, paths: Sequence[Path]) -> None:
-    """Write a figure to every path, by its suffix, without dates, so that equal figures are equal
-    bytes."""
+def save(figure: Figure, paths: Sequence[Path]) -> None:
+    """Write a figure to every path, by its suffix, and close it; without dates, so that equal
+    figures are equal bytes."""
     for path in paths:
         suffix = path.suffix.removeprefix(".")
         metadata = {"CreationDate": None} if suffix == "pdf" else {"Software": None}
