@@ -76,7 +76,7 @@ READ: dict[str, tuple[str, ...]] = {
     "ear": ("packed", "validation", "masks/${masks.base}"),
     "mosaic": ("packed", "validation", "masks/${masks.base}", "ear"),
     "fader": ("packed", "validation", "masks", "ear", "mosaic"),
-    "evaluate": ("packed", "masks", "ear", "mosaic", "fader"),
+    "evaluate": ("packed", "validation", "masks", "ear", "mosaic", "fader"),
 }
 REFERENCE = ("reference/corrections.csv", *(f"reference/table{n}.csv" for n in range(1, 6)))
 IN_GIT = frozenset({"metrics"})

@@ -344,3 +344,16 @@ def test_colour_changes_nothing_but_the_colour():
     assert "\033" not in plain
     assert "\033[31mmiss\033[0m" in coloured
     assert re.sub(r"\033\[\d+m", "", coloured) == plain
+
+
+def test_every_masker_beats_chance_by_more_than_its_tolerance():
+    """The committed expectation of the ci run, over three seeds: saliency finds defects."""
+    rows = [
+        row
+        for row in gate.read(Path(__file__).parents[2] / gate.EXPECTED)
+        if (row.run, row.metric) == ("ci", "pixel_auroc") and row.method.startswith("mask-")
+    ]
+    assert {row.method for row in rows} >= {
+        f"mask-{m}" for m in ("dinov2", "dsr", "msflow", "aminet")
+    }
+    assert all(len(row.seeds) >= 3 and row.mean - row.tolerance > 0.5 for row in rows)

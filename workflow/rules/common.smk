@@ -156,9 +156,10 @@ def fader_inputs(wildcards):
 
 
 def evaluated_inputs(wildcards, system):
-    """Images, masks, EAR with its m*, and the trained FADeR."""
+    """Images, validation split, masks, EAR with its m*, and the trained FADeR."""
     paths = [
         FILES.packed(),
+        FILES.validation(),
         masks(system.partition("-")[0]),
         FILES.ear("{seed}"),
         FILES.mosaic("{seed}"),

@@ -67,7 +67,8 @@ def load_model(
     trained = network(category, seed, machine)
     patch = category.mosaic(seed)
     selected: dict[str, Any] = {"mosaic": patch}
-    used = [files.ear(seed), files.mosaic(seed), category.mask_path(masker, seed)]
+    used = [files.validation(), files.ear(seed), files.mosaic(seed)]
+    used.append(category.mask_path(masker, seed))
     phi, variant = None, config.variant(system)
     if stage != "ear":
         path = files.fader(seed, system)
