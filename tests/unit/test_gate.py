@@ -221,10 +221,10 @@ def test_update_leaves_other_runs_and_drops_the_runs_old_rows(expected):
 
 
 def test_a_cell_with_a_small_spread_by_luck_takes_the_runs(expected):
-    # Deviations 0 and 0.02: root mean square 0.02 / √2; the cell with 0.02 keeps its own.
+    # Deviations 0 and 0.02, of which the median is 0.01; the cell with 0.02 keeps its own.
     records = measured(0.9, 0.9, 0.9) + measured(0.90, 0.92, 0.94, method="fader-dinov2")
     rows = by_key(update(records, expected, "demo"))
-    assert rows[*BOLT, "ear-dinov2", "image_auroc"].tolerance == 0.049  # 0.048990
+    assert rows[*BOLT, "ear-dinov2", "image_auroc"].tolerance == 0.035  # 0.034641
     assert rows[*BOLT, "fader-dinov2", "image_auroc"].tolerance == 0.070
 
 
