@@ -68,7 +68,7 @@ def test_every_command_has_help(command):
 def test_validate_says_what_will_run():
     result = fader("validate", "--config", "presets/ci.yaml")
     assert result.returncode == 0
-    assert result.stdout == ("presets/ci.yaml: run 'ci', 2 categories, 27 methods, seeds [0]\n")
+    assert result.stdout == ("presets/ci.yaml: run 'ci', 1 categories, 27 methods, seeds [0]\n")
 
 
 def test_schema_is_printed_exactly():
