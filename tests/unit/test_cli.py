@@ -1,9 +1,9 @@
 """The command line: quick to answer, one line for an error, and a preset written whole or not at
 all."""
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -35,11 +35,16 @@ def error_line(result: subprocess.CompletedProcess) -> str:
 
 
 def test_help_answers_at_once():
+    def spent() -> float:
+        """CPU seconds of finished child processes: other work on the machine does not count."""
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
     seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
+    for _ in range(3):
+        began = spent()
         assert fader("--help").returncode == 0
-        seconds.append(time.perf_counter() - began)
+        seconds.append(spent() - began)
     assert min(seconds) <= 0.5, f"fader --help took {min(seconds):.2f} s"
 
 
