@@ -26,7 +26,7 @@ from tabulate import tabulate
 from fader.config import derive_seed
 from fader.errors import FaderError
 from fader.report.reference import AVERAGE, Key, paper_values
-from fader.report.tables import ABSENT, ALL, DATASET_LABEL, MASKER_LABEL, Pair, Record
+from fader.report.tables import ABSENT, ALL, DATASET_LABEL, MARKDOWN, MASKER_LABEL, Pair, Record
 
 RESAMPLES = 10_000
 LEVELS = ("image", "pixel")
@@ -467,7 +467,6 @@ _PAPER = (
     "The paper's own tables (arXiv 2407.04597, MVTec AD), counted the same way, with the"
     " corrections of `reference/corrections.csv`."
 )
-_ESCAPED = str.maketrans({character: f"\\{character}" for character in "\\|*<"})
 
 
 def signed(value: float | Decimal, digits: int = 3) -> str:
@@ -479,7 +478,7 @@ def signed(value: float | Decimal, digits: int = 3) -> str:
 def pipe(headers: Sequence[str], rows: Sequence[Sequence[object]], align: str) -> str:
     """A Markdown table of finished cells; ``align`` has ``l`` or ``r`` for every column."""
     return tabulate(
-        [[str(cell).translate(_ESCAPED) for cell in row] for row in rows],
+        [[str(cell).translate(MARKDOWN) for cell in row] for row in rows],
         headers=headers,
         tablefmt="pipe",
         disable_numparse=True,
@@ -519,7 +518,7 @@ def _markdown(
         _counts_table(counts[~ours], ["source", "masker", "level"]),
     ]
     if notes:
-        sections.append("\n".join(f"- {note.translate(_ESCAPED)}" for note in notes))
+        sections.append("\n".join(f"- {note.translate(MARKDOWN)}" for note in notes))
     return "\n\n".join(sections) + "\n"
 
 

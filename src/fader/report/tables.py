@@ -826,7 +826,8 @@ def _printed(table: Table) -> list[list[str]]:
     return lines
 
 
-_MARKDOWN = str.maketrans({"\\": r"\\", "|": r"\|", "*": r"\*", "<": r"\<", "\n": " "})
+# Cells and notes as Markdown prints them.
+MARKDOWN = str.maketrans({"\\": r"\\", "|": r"\|", "*": r"\*", "<": r"\<", "\n": " "})
 
 
 def _markdown(table: Table) -> str:
@@ -837,14 +838,14 @@ def _markdown(table: Table) -> str:
         for kind in _subcolumns(table, group)
     ]
     body = tabulate(
-        [[cell.translate(_MARKDOWN) for cell in line] for line in _printed(table)],
-        headers=[header.translate(_MARKDOWN) for header in headers],
+        [[cell.translate(MARKDOWN) for cell in line] for line in _printed(table)],
+        headers=[header.translate(MARKDOWN) for header in headers],
         tablefmt="pipe",
         disable_numparse=True,
         colalign=["left"] * len(leading) + ["right"] * (len(headers) - len(leading)),
     )
-    notes = "".join(f"- {note.translate(_MARKDOWN)}\n" for note in table.notes)
-    return f"{table.caption.translate(_MARKDOWN)}\n\n{body}\n" + (f"\n{notes}" if notes else "")
+    notes = "".join(f"- {note.translate(MARKDOWN)}\n" for note in table.notes)
+    return f"{table.caption.translate(MARKDOWN)}\n\n{body}\n" + (f"\n{notes}" if notes else "")
 
 
 _LATEX = str.maketrans(
