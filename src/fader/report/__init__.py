@@ -17,7 +17,7 @@ from fader.config import Config, settings
 from fader.errors import FaderError
 from fader.phases.category import Category
 from fader.phases.records import records
-from fader.report import cost, errata, figures, numbers, statistics, tables
+from fader.report import cost, errata, figures, numbers, statistics, table, tables
 
 REFERENCE = Path("reference")
 FIGURES = ("fig1", "fig2", "fig6")
@@ -46,36 +46,42 @@ def _make_table(config: Config, name: str, found: list[dict[str, Any]]) -> list[
         for path, text in zip(paths, texts, strict=True):
             artifacts.write_text(path, text)
         return paths
-    base = config.masks.base
-    learn = config.trained_maskers()
+    filled = table.build(
+        _layout(config, name, found),
+        found,
+        config.pairs(),
+        policy=config.mosaic.policy,
+        reference=REFERENCE,
+    )
+    return table.write(filled, paths[0].parent)
+
+
+def _layout(config: Config, name: str, found: list[dict[str, Any]]) -> table.Layout:
+    base, learn = config.masks.base, config.trained_maskers()
+    control = f"control-{base}-nomask"
     roles = {"ablation": [], "control": []}
     for label, variant in config.variants.items():
         roles[variant.role].append(label)
-    control = f"control-{base}-nomask"
-    chosen = {
-        "table1": {
-            "masker": base,
-            "control": control if control in config.methods() else None,
-        },
-        "table2": {"maskers": [name for name in config.masks.maskers if name not in learn]},
-        "table3": {"masker": base, "variants": roles["ablation"]},
-        "table4": {"maskers": learn},
-        "masks": {"maskers": list(config.masks.maskers)},
-        "controls": {"masker": base, "variants": roles["control"]},
-        "validation": {"masker": base, "level": config.report.warn_below},
-    }[name]
-    table = getattr(tables, name)(
-        found, config.pairs(), **chosen, policy=config.mosaic.policy, reference=REFERENCE
-    )
-    return tables.write(table, paths[0].parent)
+    layouts = {
+        "table1": lambda: tables.table1(base, control if control in config.methods() else None),
+        "table2": lambda: tables.table2([m for m in config.masks.maskers if m not in learn]),
+        "table3": lambda: tables.table3(base, roles["ablation"]),
+        "table4": lambda: tables.table4(learn),
+        "masks": lambda: tables.masks(list(config.masks.maskers)),
+        "controls": lambda: tables.controls(base, roles["control"]),
+        "validation": lambda: tables.validation(
+            base, found, config.pairs(), config.report.warn_below
+        ),
+    }
+    return layouts[name]()
 
 
 def _statistics(config: Config, found: list[dict[str, Any]]) -> tuple[str, ...]:
     """What the run's and the paper's differences are worth: two CSVs and a page."""
-    table = statistics.table(
+    result = statistics.table(
         found, config.pairs(), maskers=list(config.masks.maskers), reference=REFERENCE
     )
-    return table.intervals_csv(), table.counts_csv(), table.markdown
+    return result.intervals_csv(), result.counts_csv(), result.markdown
 
 
 def _cost(config: Config) -> list[dict[str, Any]]:
@@ -201,7 +207,7 @@ def _suspected(category: Category) -> list[figures.Suspects]:
     shown = _pictures(category, base)[1]["index"].tolist()
     maskers: dict[str, list[figures.Suspicion] | None] = {}
     for masker in category.config.masks.maskers:
-        label = tables.MASKER_LABEL.get(masker, masker)
+        label = table.MASKER_LABEL.get(masker, masker)
         facts, pictures = _pictures(category, f"mask-{masker}")
         if facts["status"] == "missing":
             maskers[label] = None

@@ -7,7 +7,7 @@ from typing import Any
 from tabulate import tabulate
 
 from fader.report import numbers
-from fader.report.tables import ABSENT, MASKER_LABEL
+from fader.report.table import ABSENT, MASKER_LABEL
 
 Row = Mapping[str, Any]
 

@@ -26,7 +26,7 @@ from tabulate import tabulate
 from fader.config import derive_seed
 from fader.errors import FaderError
 from fader.report.reference import AVERAGE, Key, paper_values
-from fader.report.tables import ABSENT, ALL, DATASET_LABEL, MARKDOWN, MASKER_LABEL, Pair, Record
+from fader.report.table import ABSENT, ALL, DATASET_LABEL, MARKDOWN, MASKER_LABEL, Pair, Record
 
 RESAMPLES = 10_000
 LEVELS = ("image", "pixel")
