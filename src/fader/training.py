@@ -125,7 +125,7 @@ class Checkpoint:
             module.load_state_dict(
                 {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             )
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = _parameters(optimizer)
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer/"):
@@ -178,7 +178,7 @@ def train(
     """
     started, history = checkpoint.load(modules, optimizer)
     rates = [group["lr"] for group in optimizer.param_groups]
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = _parameters(optimizer)
     per_epoch = batches_per_epoch(count, batch)
     if not per_epoch:
         raise FaderError(
@@ -236,6 +236,11 @@ def batches_per_epoch(count: int, batch: int) -> int:
 
 def _batches(order: Tensor, batch: int) -> list[Tensor]:
     return [part for part in order.split(batch) if len(part) > 1]
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """In the order in which the optimiser's state counts them."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def _finite(modules: Mapping[str, nn.Module]) -> bool:

@@ -248,7 +248,7 @@ def table(
 ) -> Statistics:
     """FADeR against EAR under every masker, from the metrics records of one run.
 
-    records : as for ``tables.build``, with ``scores`` and ``labels`` of the test images where the
+    records : as for ``table.build``, with ``scores`` and ``labels`` of the test images where the
     status is "ok". categories : (dataset, category), the rows in order; records of others are left
     aside. maskers : methods ``ear-<masker>`` and ``fader-<masker>`` are compared. reference : the
     repository's ``reference/`` folder. seed : of the resampling; every category has its own stream,

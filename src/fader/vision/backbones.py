@@ -369,7 +369,8 @@ def from_hub(repository: str, file: str = "model.safetensors") -> tuple[Path | N
         _probe(constants.ENDPOINT)
         return Path(hub.hf_hub_download(repository, file)), ""
     except OSError as error:
-        summary = (str(error).strip() or type(error).__name__).splitlines()[0]
+        said = str(getattr(error, "reason", error)).strip()  # of a URLError, without its brackets
+        summary = (said or type(error).__name__).splitlines()[0]
         return None, f"{constants.ENDPOINT} did not give them ({summary})"
 
 
