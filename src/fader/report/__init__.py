@@ -59,16 +59,19 @@ def _make_table(config: Config, name: str, found: list[dict[str, Any]]) -> list[
 def _layout(config: Config, name: str, found: list[dict[str, Any]]) -> table.Layout:
     base, learn = config.masks.base, config.trained_maskers()
     control = f"control-{base}-nomask"
-    roles = {"ablation": [], "control": []}
+    tuning = config.fader.tuning
+    grids = {"ablation": {}, "control": {}}
     for label, variant in config.variants.items():
-        roles[variant.role].append(label)
+        grids[variant.role][label] = variant.grid
     layouts = {
         "table1": lambda: tables.table1(base, control if control in config.methods() else None),
-        "table2": lambda: tables.table2([m for m in config.masks.maskers if m not in learn]),
-        "table3": lambda: tables.table3(base, roles["ablation"]),
-        "table4": lambda: tables.table4(learn),
+        "table2": lambda: tables.table2(
+            [m for m in config.masks.maskers if m not in learn], base, tuning
+        ),
+        "table3": lambda: tables.table3(base, grids["ablation"]),
+        "table4": lambda: tables.table4(learn, base, tuning),
         "masks": lambda: tables.masks(list(config.masks.maskers)),
-        "controls": lambda: tables.controls(base, roles["control"]),
+        "controls": lambda: tables.controls(base, grids["control"]),
         "validation": lambda: tables.validation(
             base, found, config.pairs(), config.report.warn_below
         ),

@@ -5,7 +5,7 @@ it. Methods are named as in the metrics records: ``ear-<masker>``, ``fader-<mask
 ``mask-<masker>``, and ``fader-<masker>-<variant>`` or ``control-<masker>-<variant>``.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 import pandas as pd
@@ -66,19 +66,21 @@ def table1(masker: str, control: str | None = None) -> Layout:
     )
 
 
-def table2(maskers: Sequence[str]) -> Layout:
+def table2(maskers: Sequence[str], base: str, tuning: str) -> Layout:
     """Image and pixel AUROC before (EAR) and after FADeR, per zero-shot masker and category.
 
     maskers : the blocks, in order; the paper has dino, vit and winclip, and ``STAND_IN`` says what
-    others are compared with.
+    others are compared with. base : the masker under which EAR is trained and m* chosen. tuning :
+    FADeR's grid is searched for ``each`` masker, or under the ``base`` alone.
     """
-    return _before_after(2, maskers)
+    return _before_after(2, maskers, base, tuning)
 
 
-def table3(masker: str, variants: Sequence[str]) -> Layout:
+def table3(masker: str, variants: Mapping[str, str]) -> Layout:
     """Image AUROC of EAR, of FADeR's ablations and of FADeR as proposed.
 
-    variants : ablations of the run, in order; the paper has ``vit``, ``hard`` and ``bilinear``.
+    variants : ablations of the run, in order → their grid, ``own`` or ``inherit``; the paper has
+    ``vit``, ``hard`` and ``bilinear``.
     """
     paper = {"vit": "fader-vitpredictor", "hard": "fader-hard", "bilinear": "fader-bilinear"}
     columns = [
@@ -96,18 +98,25 @@ def table3(masker: str, variants: Sequence[str]) -> Layout:
         number=3,
         blocks={"": tuple(columns)},
         groups=tuple(Group(headers.get(c.key, c.key), (c.key,)) for c in columns),
-        notes=_other_attention(masker),
+        notes=(*_other_attention(masker), *_trained_alike(headers, variants)),
     )
 
 
-def table4(maskers: Sequence[str]) -> Layout:
+def table4(maskers: Sequence[str], base: str, tuning: str) -> Layout:
     """As ``table2``, for the maskers that learn: the paper has dsr, msflow and aminet."""
-    return _before_after(4, maskers)
+    return _before_after(4, maskers, base, tuning)
 
 
-def _before_after(number: int, maskers: Sequence[str]) -> Layout:
+def _before_after(number: int, maskers: Sequence[str], base: str, tuning: str) -> Layout:
     notes = [note for masker in maskers if masker in STAND_IN for note in _other_attention(masker)]
     notes += [_NOTES[masker] for masker in maskers if masker in _NOTES]
+    if set(maskers) - {base}:
+        tuned = {
+            "each": "FADeR's learning rate and schedule are picked for each masker.",
+            "base": f"FADeR's learning rate and schedule, picked under {base}, serve all maskers.",
+        }
+        shared = f"EAR is trained, and m* chosen, under the masks of {base}, once for all maskers."
+        notes.append(f"{shared} {tuned[tuning]}")
     return Layout(
         name=f"table{number}",
         title="Image and pixel AUROC, EAR → FADeR, per masker, in the form of the paper's Table"
@@ -173,10 +182,11 @@ def masks(maskers: Sequence[str]) -> Layout:
     )
 
 
-def controls(masker: str, variants: Sequence[str]) -> Layout:
+def controls(masker: str, variants: Mapping[str, str]) -> Layout:
     """Image and pixel AUROC of EAR, FADeR and its controls: what is due to the mask.
 
-    The paper has none. variants : controls of the run, in order.
+    The paper has none. variants : controls of the run, in order → their grid, ``own`` or
+    ``inherit``.
     """
     methods = {"EAR": f"ear-{masker}", "FADeR": f"fader-{masker}"}
     methods |= {_CONTROLS.get(name, name): f"control-{masker}-{name}" for name in variants}
@@ -193,10 +203,24 @@ def controls(masker: str, variants: Sequence[str]) -> Layout:
         },
         block_name="system",
         groups=(Group("Image AUROC", ("image",)), Group("Pixel AUROC", ("pixel",))),
-        notes=(
-            "Every control is trained for the same epochs, on the same images in the same order, at"
-            " the learning rate and schedule that FADeR picked.",
-        ),
+        notes=_trained_alike(_CONTROLS, variants),
+    )
+
+
+def _trained_alike(labels: Mapping[str, str], variants: Mapping[str, str]) -> tuple[str, ...]:
+    """What variants share with FADeR, and which of them share its point of the grid too."""
+    named = {grid: [] for grid in ("inherit", "own")}
+    for name, grid in variants.items():
+        named[grid].append(labels.get(name, name))
+    texts = {
+        "inherit": "at the learning rate and schedule that FADeR picked",
+        "own": "with a label-free pick of learning rate and schedule of their own",
+    }
+    return tuple(
+        f"Trained for FADeR's epochs, on the same images in the same order, {texts[grid]}:"
+        f" {'; '.join(found)}."
+        for grid, found in named.items()
+        if found
     )
 
 
