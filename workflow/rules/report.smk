@@ -20,7 +20,8 @@ rule cost:
         f"logs/{CONFIG.run}/cost.log",
     benchmark:
         f"logs/{CONFIG.run}/cost.tsv"
-    threads: CONFIG.runtime.threads
+    # All there are, so that nothing else runs while it is timed; it uses runtime.threads of them.
+    threads: workflow.cores
     resources:
         mem_mb=8000,
         runtime=60,
