@@ -25,7 +25,7 @@ demo: env ## every table and figure on the embedded synthetic images
 	snakemake --cores all tables
 
 test: env lint ## lint, formatting, all tests
-	pytest -n 2 --dist loadfile
+	pytest -n 2 --dist loadfile --no-loadscope-reorder # in order: the integration tests, the longest, first
 
 ci-run: env ## the ci preset through Snakemake, then the gate on its AUROCs
 	snakemake --cores all --configfile presets/ci.yaml -- check
