@@ -24,8 +24,9 @@ demo: env ## every table and figure on the embedded synthetic images
 	fader preset demo
 	snakemake --cores all tables
 
+# Files in their order, so that the longest, the integration tests, come first.
 test: env lint ## lint, formatting, all tests
-	pytest -n 2 --dist loadfile --no-loadscope-reorder # in order: the integration tests, the longest, first
+	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 ci-run: env ## the ci preset through Snakemake, then the gate on its AUROCs
 	snakemake --cores all --configfile presets/ci.yaml -- check

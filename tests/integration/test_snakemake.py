@@ -86,6 +86,11 @@ def test_a_changed_key_reruns_its_phase_and_what_follows(finished, tmp_path, cha
     assert not kept & jobs.keys()
 
 
+def test_the_cost_is_timed_with_nothing_beside_it(workspace):
+    listing = workspace.snakemake("-n", "--", "results/ci/cost/cost.json")
+    assert "threads: 2" in listing.partition("rule cost:")[2]
+
+
 def test_another_category_leaves_the_first_alone(finished, tmp_path):
     bench = finished.copy(tmp_path / "bench")
     weave = {"dataset": "synthetic_small", "category": "weave"}
