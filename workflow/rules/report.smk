@@ -21,7 +21,7 @@ rule cost:
     benchmark:
         f"logs/{CONFIG.run}/cost.tsv"
     # All there are, so that nothing else runs while it is timed; it uses runtime.threads of them.
-    threads: workflow.cores
+    threads: workflow.resource_settings.cores or 1
     resources:
         mem_mb=8000,
         runtime=60,
