@@ -35,7 +35,7 @@ from fader import runtime
 from fader.config import Config, parse
 from fader.detectors import ear, fader
 from fader.runtime import Machine
-from fader.training import Checkpoint
+from fader.training.checkpoint import Checkpoint
 from fader.vision.losses import rank_loss, reconstruction_loss
 from fader.vision.mosaic import obfuscate, patch_l2
 from fader.vision.unet import UNet

@@ -1,4 +1,4 @@
-"""Pixel AUROC and average precision of ``fader.metrics`` and scikit-learn: seconds, difference.
+"""Pixel AUROC and average precision, ours and scikit-learn's: seconds, difference.
 
 Run alone: ``python benchmarks/metrics.py [--pixels 100000000] [--repeats 3]``. Both read the same
 float32 scores, a softmax-like distribution over many octaves with 3 % defective pixels. Seconds of
@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from fader.metrics import PixelHistogram
+from fader.evaluation.metrics import PixelHistogram
 
 CHUNK = 2**22
 

@@ -39,7 +39,7 @@ from fader.config import Config, parse
 from fader.data import synthetic
 from fader.detectors import ear
 from fader.runtime import Machine
-from fader.training import Checkpoint
+from fader.training.checkpoint import Checkpoint
 from fader.vision.losses import reconstruction_loss
 from fader.vision.mosaic import obfuscate
 from fader.vision.unet import UNet

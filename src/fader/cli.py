@@ -35,7 +35,7 @@ PARAMS = Path("params.yaml")
 
 def _category(config: Path, dataset: str, category: str):
     from fader.config import load
-    from fader.phases.category import Category
+    from fader.steps.category import Category
 
     return Category(load(config), dataset, category)
 
@@ -78,7 +78,7 @@ def dataset(
 ) -> None:
     """Generate, download, or point to a data set; writes data/raw/NAME/manifest.json."""
     from fader.config import load
-    from fader.phases.dataset import dataset as make
+    from fader.steps.dataset import dataset as make
 
     typer.echo(make(load(config), name))
 
@@ -86,7 +86,7 @@ def dataset(
 @app.command()
 def pack(dataset: DatasetName, category: CategoryName, config: ConfigFile = PARAMS) -> None:
     """Read a category's images and masks into one memory-mapped file."""
-    from fader.phases.pack import make_pack
+    from fader.steps.pack import make_pack
 
     make_pack(_category(config, dataset, category))
 
@@ -94,7 +94,7 @@ def pack(dataset: DatasetName, category: CategoryName, config: ConfigFile = PARA
 @app.command()
 def validation(dataset: DatasetName, category: CategoryName, config: ConfigFile = PARAMS) -> None:
     """Hold out training normals and paint synthetic defects on them."""
-    from fader.phases.validation import make_validation
+    from fader.steps.validation import make_validation
 
     make_validation(_category(config, dataset, category))
 
@@ -106,7 +106,7 @@ MaskerOption = Annotated[str, typer.Option("--masker", help="A key of `masks.mas
 def train_codebook(config: ConfigFile = PARAMS) -> None:
     """Train, or read from its file, the codebook that all categories share."""
     from fader.config import load
-    from fader.phases.codebook import make_codebook
+    from fader.steps.codebook import make_codebook
 
     make_codebook(load(config))
 
@@ -120,7 +120,7 @@ def train_masker(
     config: ConfigFile = PARAMS,
 ) -> None:
     """Fit a masker that learns on the fitted normals."""
-    from fader.phases.masker import train_masker as train
+    from fader.steps.masker import train_masker as train
 
     train(_category(config, dataset, category), seed, masker)
 
@@ -136,7 +136,7 @@ def mask(
     config: ConfigFile = PARAMS,
 ) -> None:
     """Saliency and binary masks of every image by one masker."""
-    from fader.phases.mask import make_mask
+    from fader.steps.mask import make_mask
 
     make_mask(_category(config, dataset, category), masker, seed)
 
@@ -146,7 +146,7 @@ def train_ear(
     dataset: DatasetName, category: CategoryName, seed: Seed, config: ConfigFile = PARAMS
 ) -> None:
     """Pre-train EAR's U-Net on the fitted normals."""
-    from fader.phases.ear import train_ear as train
+    from fader.steps.ear import train_ear as train
 
     train(_category(config, dataset, category), seed)
 
@@ -156,7 +156,7 @@ def search_mosaic(
     dataset: DatasetName, category: CategoryName, seed: Seed, config: ConfigFile = PARAMS
 ) -> None:
     """Choose the mosaic scale m* of a trained EAR."""
-    from fader.phases.mosaic import search_mosaic as search
+    from fader.steps.mosaic import search_mosaic as search
 
     search(_category(config, dataset, category), seed)
 
@@ -170,7 +170,7 @@ def train_fader(
     config: ConfigFile = PARAMS,
 ) -> None:
     """Train FADeR, or a variant of it, over its learning-rate grid."""
-    from fader.phases.fader import train_fader as train
+    from fader.steps.fader import train_fader as train
 
     train(_category(config, dataset, category), seed, system)
 
@@ -186,7 +186,7 @@ def evaluate(
     config: ConfigFile = PARAMS,
 ) -> None:
     """Metrics and anomaly maps of one or more methods on the test images."""
-    from fader.phases.evaluate import evaluate as run
+    from fader.steps.evaluate import evaluate as run
 
     for name in method:
         run(_category(config, dataset, category), seed, name)
@@ -195,7 +195,7 @@ def evaluate(
 @app.command()
 def summarise(dataset: DatasetName, category: CategoryName, config: ConfigFile = PARAMS) -> None:
     """Gather what was measured on a category in one small file."""
-    from fader.phases.records import summarise as write
+    from fader.steps.records import summarise as write
 
     write(_category(config, dataset, category))
 
@@ -204,7 +204,7 @@ def summarise(dataset: DatasetName, category: CategoryName, config: ConfigFile =
 def cost(config: ConfigFile = PARAMS) -> None:
     """Count and time what inference costs on this machine."""
     from fader.config import load
-    from fader.phases.cost import measure_cost
+    from fader.steps.cost import measure_cost
 
     measure_cost(load(config))
 
@@ -219,7 +219,7 @@ def table(
 ) -> None:
     """Write tables of the paper, and those beside them, as CSV, Markdown and LaTeX."""
     from fader.config import load
-    from fader.engines import warnings
+    from fader.pipeline.record import warnings
     from fader.report import make_tables
 
     loaded = load(config)
@@ -254,8 +254,8 @@ def check(
 ) -> None:
     """Compare the run's AUROCs with reference/expected.csv; exit status 1 where one is off."""
     from fader.config import load
-    from fader.phases.records import records
     from fader.report import gate
+    from fader.steps.records import records
 
     loaded = load(config)
     found = records(loaded)
@@ -288,7 +288,7 @@ def make(
 ) -> None:
     """Ask Snakemake for one phase's files of one category: what a DVC stage runs."""
     from fader.config import load
-    from fader.engines import make as ask
+    from fader.pipeline.record import make as ask
 
     ask(load(PARAMS), phase, stage)
 
@@ -297,7 +297,7 @@ def make(
 def record() -> None:
     """Run Snakemake on all that DVC finds stale, and record the result in dvc.lock."""
     from fader.config import load
-    from fader.engines import record as run
+    from fader.pipeline.record import record as run
 
     typer.echo(run(load(PARAMS)))
 
@@ -305,7 +305,7 @@ def record() -> None:
 @app.command()
 def restore() -> None:
     """After `dvc pull`: let Snakemake take the files as made."""
-    from fader.engines import restore as run
+    from fader.pipeline.record import restore as run
 
     typer.echo(run())
 
@@ -313,7 +313,7 @@ def restore() -> None:
 @app.command()
 def closure() -> None:
     """Print workflow/closure.json: the source files that each phase runs."""
-    from fader.closure import text
+    from fader.pipeline.code import text
 
     typer.echo(text(), nl=False)
 
@@ -321,7 +321,7 @@ def closure() -> None:
 @app.command()
 def dvc_yaml() -> None:
     """Print dvc.yaml."""
-    from fader.engines import dvc_yaml as text
+    from fader.pipeline.record import dvc_yaml as text
 
     typer.echo(text(), nl=False)
 

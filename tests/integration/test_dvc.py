@@ -10,9 +10,10 @@ import pytest
 import yaml
 from tiny_project import Project, checkout
 
-from fader.artifacts import Files, read_header
-from fader.config import AXES, PHASES, lookup
-from fader.engines import OF_RUN, RULES
+from fader.pipeline.artifacts import read_header
+from fader.pipeline.paths import Files
+from fader.pipeline.phases import AXES, PHASES, lookup
+from fader.pipeline.record import OF_RUN, RULES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -127,7 +128,7 @@ def test_both_engines_have_the_same_graph(made):
         for a, b in re.findall(r'"(\S+)" -> "(\S+)"', made.run("dvc", "dag", "--dot"))
     }
     # What reads all categories has, in DVC, files that stand for them (see records.summarise and
-    # artifacts.normals_path): paths, not edges.
+    # paths.normals_path): paths, not edges.
     inner = {(a, b) for a, b in snakemake if a != b and b not in OF_RUN}
     assert {(a, b) for a, b in dvc if b not in OF_RUN} == inner
     assert closed(dvc) == closed(snakemake)

@@ -11,9 +11,9 @@ from tiny_project import tiny
 from fader.config import parse
 from fader.data import synthetic
 from fader.errors import FaderError
-from fader.phases.category import Category
-from fader.phases.dataset import dataset
-from fader.phases.pack import make_pack
+from fader.steps.category import Category
+from fader.steps.dataset import dataset
+from fader.steps.pack import make_pack
 
 
 @pytest.fixture(scope="module")

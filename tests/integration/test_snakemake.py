@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fader.artifacts import HEADER, read_header
+from fader.pipeline.artifacts import HEADER, read_header
 
 pytestmark = pytest.mark.slow
 
@@ -166,7 +166,7 @@ def test_killed_in_training_and_run_again_it_continues_to_the_same_bytes(finishe
     once.snakemake("--", target)
     arguments = ["train-ear", "--dataset", "synthetic_small", "--category", "bolt", "--seed", "0"]
     program = (
-        "import sys, fader.training, fader.cli; fader.training.CHECKPOINT_SECONDS = 0;"
+        "import sys, fader.training.loop, fader.cli; fader.training.loop.CHECKPOINT_SECONDS = 0;"
         f" sys.argv[1:] = {arguments}; fader.cli.main()"
     )
     process = subprocess.Popen(

@@ -14,7 +14,6 @@ from scipy import ndimage, stats
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from fader import training
 from fader.config import AmiNet
 from fader.errors import FaderError, MissingWeights
 from fader.maskers import Context, Run, aminet, create
@@ -32,7 +31,8 @@ from fader.maskers.aminet import (
     unpatchify,
 )
 from fader.runtime import Machine, generator
-from fader.training import Checkpoint
+from fader.training import loop as training
+from fader.training.checkpoint import Checkpoint
 
 BACKBONE = "test_resnet.r160_in1k"  # timm's smallest network; its weights are drawn here
 SIZE = 64

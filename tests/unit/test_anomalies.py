@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fader.data import anomalies
-from fader.data.anomalies import (
+from fader.data import defects
+from fader.data.defects import (
     AREA,
     KINDS,
     VISIBLE,
@@ -151,8 +151,8 @@ def test_a_draw_that_never_shows_ends_in_the_last_resort(value):
         calls.append(force)
         return image
 
-    painted, mask = anomalies._until_visible(invisible, image, np.random.default_rng(0))
-    assert len(calls) == anomalies.DRAWS
+    painted, mask = defects._until_visible(invisible, image, np.random.default_rng(0))
+    assert len(calls) == defects.DRAWS
     assert calls == sorted(calls)
     assert AREA[0] <= mask.mean() <= AREA[1]
     assert np.array_equal(mask, changed(image, painted))

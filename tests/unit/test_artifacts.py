@@ -10,18 +10,11 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from fader import artifacts
-from fader.artifacts import (
-    Files,
-    Header,
-    check,
-    inputs,
-    losses_path,
-    read_header,
-    read_tensors,
-    replacing,
-)
 from fader.errors import FaderError
+from fader.files import replacing
+from fader.pipeline import artifacts
+from fader.pipeline.artifacts import Header, check, inputs, read_header, read_tensors
+from fader.pipeline.paths import Files, losses_path
 
 few = examples(max_examples=25, deadline=None)
 

@@ -13,8 +13,11 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from fader import config
-from fader.config import PHASES, derive_seed, digest, load, lookup, parse, settings, use_preset
+from fader.config import load, parse, use_preset
 from fader.errors import FaderError
+from fader.files import digest
+from fader.pipeline.phases import PHASES, lookup, settings
+from fader.seeds import derive_seed
 
 ROOT = Path(__file__).parents[2]
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))

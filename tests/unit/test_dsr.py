@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from fader import codebook, maskers
+from fader import maskers
 from fader.config import Codebook, Dsr
-from fader.data.anomalies import perlin_noise
+from fader.data.defects import perlin_noise
 from fader.errors import FaderError
-from fader.maskers import Context, Run, dsr
+from fader.maskers import Context, Run, codebook, dsr
 from fader.runtime import Machine, generator
-from fader.training import Checkpoint
+from fader.training.checkpoint import Checkpoint
 from fader.vision.vqvae import VQVAE, look_up, nearest_first
 
 CPU = Machine(torch.device("cpu"), "fp32")
@@ -279,7 +279,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("kill_at", [1, 4], ids=["detection", "upsampling"])
 def test_a_killed_and_resumed_fit_makes_the_same_bytes(table, tmp_path, monkeypatch, kill_at):
     whole, history = fitted(table, tmp_path / "whole")
-    monkeypatch.setattr("fader.training.CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr("fader.training.loop.CHECKPOINT_SECONDS", -1.0)
     save, saved = Checkpoint.save, []
 
     def killing(self, *rest):

@@ -10,7 +10,7 @@ import yaml
 from fader.config import Config, parse
 from fader.detectors import ear
 from fader.runtime import Machine
-from fader.training import Checkpoint
+from fader.training.checkpoint import Checkpoint
 from fader.vision.mosaic import mosaic
 
 CI = Path(__file__).parents[2] / "presets/ci.yaml"

@@ -17,11 +17,12 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fader import config, efficiency, maskers
+from fader import config, maskers
 from fader.config import Config
 from fader.detectors.fader import Mlp
-from fader.efficiency import components, count_macs, counts
 from fader.errors import FaderError
+from fader.evaluation import cost as efficiency
+from fader.evaluation.cost import components, count_macs, counts
 from fader.maskers import Context, winclip
 from fader.runtime import Machine
 from fader.vision import backbones

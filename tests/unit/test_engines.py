@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fader import config, engines
+from fader import config
 from fader.errors import FaderError
+from fader.pipeline import record as engines
+from fader.pipeline.phases import PHASES
 
 PRESET = Path(__file__).resolve().parents[2] / "presets" / "ci.yaml"
 
@@ -79,7 +81,7 @@ def test_a_phase_or_stage_that_does_not_exist_is_one_line(loaded):
 
 
 def test_every_phase_has_targets_for_every_stage(loaded):
-    for phase in config.PHASES:
+    for phase in PHASES:
         alone = {"dataset": loaded.datasets} | {key: [None] for key in engines.OF_RUN}
         stages = alone.get(phase, loaded.categories)
         for stage in stages:

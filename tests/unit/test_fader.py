@@ -17,8 +17,7 @@ from scipy.stats import spearmanr
 from torch import nn
 from torch.nn import functional as F
 
-from fader import artifacts, training
-from fader.config import PROPOSED, Config, Variant, derive_seed, parse
+from fader.config import PROPOSED, Config, Variant, parse
 from fader.detectors import ear, fader
 from fader.detectors.fader import (
     FrozenFeatures,
@@ -32,8 +31,11 @@ from fader.detectors.fader import (
     soft_mask,
 )
 from fader.errors import FaderError
+from fader.pipeline import artifacts
 from fader.runtime import Machine, generator
-from fader.training import Checkpoint
+from fader.seeds import derive_seed
+from fader.training import loop as training
+from fader.training.checkpoint import Checkpoint
 from fader.vision.losses import reconstruction_loss
 from fader.vision.mosaic import obfuscate, patch_l2, tokens
 from fader.vision.unet import LEAK, UNet

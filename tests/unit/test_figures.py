@@ -12,11 +12,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fader import artifacts, report
-from fader.artifacts import Header
+from fader import report
 from fader.config import Config, parse
 from fader.errors import FaderError
-from fader.phases.category import Category
+from fader.pipeline import artifacts
+from fader.pipeline.artifacts import Header
 from fader.report import figures, make_figure
 from fader.report.figures import (
     CELLS,
@@ -36,6 +36,7 @@ from fader.report.figures import (
     tinted,
 )
 from fader.report.table import MASKER_LABEL
+from fader.steps.category import Category
 
 ROOT = Path(__file__).parents[2]
 SIDE = 32

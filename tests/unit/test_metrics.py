@@ -12,9 +12,9 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from sklearn import metrics as oracle
 
-from fader import metrics
 from fader.errors import FaderError
-from fader.metrics import PixelHistogram
+from fader.evaluation import metrics
+from fader.evaluation.metrics import PixelHistogram
 
 FEW = settings(max_examples=25, deadline=None)
 

@@ -20,7 +20,7 @@ from fader.config import MsFlow
 from fader.errors import FaderError
 from fader.maskers import Context, Run, msflow
 from fader.runtime import Machine
-from fader.training import Checkpoint
+from fader.training.checkpoint import Checkpoint
 from fader.vision.flows import (
     CLAMP,
     POSITION_CHANNELS,
@@ -302,7 +302,7 @@ def test_a_killed_fit_resumes_to_the_same_bytes(weights, run, tmp_path, monkeypa
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("fader.training.CHECKPOINT_SECONDS", -1.0)  # save after every epoch
+        patch.setattr("fader.training.loop.CHECKPOINT_SECONDS", -1.0)  # save after every epoch
         patch.setattr(Checkpoint, "save", save_and_die)
         tiny(weights, epochs=3).fit(images(8, 0), run("killed"))
     resumed = tiny(weights, epochs=3)

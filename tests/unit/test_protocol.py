@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from fader.config import Score, Validation
+from fader.data.split import split
 from fader.errors import FaderError
-from fader.protocol import Examples, criterion, search_mosaic
+from fader.evaluation.selection import Examples, criterion, search_mosaic
 from fader.runtime import Machine
-from fader.validation import split
 
 CPU = Machine(torch.device("cpu"), "fp32")
 KINDS = ["perlin", "cutpaste", "scar", "swap"]

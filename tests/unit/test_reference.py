@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fader.errors import FaderError
-from fader.report.reference import (
+from fader.report.paper import (
     AVERAGE,
     PAPER_DATASET,
     corrections,

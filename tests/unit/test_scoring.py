@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import uniform_filter
 
 from fader.config import Score
+from fader.evaluation.scoring import anomaly_map, image_scores, maps_of
 from fader.runtime import Machine
-from fader.scoring import anomaly_map, image_scores, maps_of
 from fader.vision.losses import msgms_map
 from fader.vision.mosaic import obfuscate
 from fader.vision.unet import UNet

@@ -12,7 +12,7 @@ from scipy.stats import wilcoxon
 from sklearn.metrics import roc_auc_score
 
 from fader.errors import FaderError
-from fader.report.reference import printed_values
+from fader.report.paper import printed_values
 from fader.report.statistics import (
     EITHER,
     Step,

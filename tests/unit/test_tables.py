@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fader.errors import FaderError
-from fader.report.reference import paper_value
+from fader.report.paper import paper_value
 from fader.report.table import Column, Group, Layout, build, write
 from fader.report.tables import controls, table1, table2, table3
 

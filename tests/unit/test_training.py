@@ -12,18 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import save, save_file
 from torch import nn
 
-from fader import training
 from fader.errors import FaderError
-from fader.training import (
-    Checkpoint,
-    batches_per_epoch,
-    fixed,
-    history_csv,
-    one_cycle,
-    sgdr,
-    step_decay,
-    warmup,
-)
+from fader.training import loop as training
+from fader.training.checkpoint import Checkpoint
+from fader.training.loop import batches_per_epoch, history_csv
+from fader.training.schedules import fixed, one_cycle, sgdr, step_decay, warmup
 
 COUNT, BATCH, EPOCHS = 9, 4, 5  # batches of 4 and 4 images; the ninth is left out
 

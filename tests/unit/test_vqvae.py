@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from fader import codebook
 from fader.config import Codebook
 from fader.errors import FaderError, MissingWeights
-from fader.maskers import Run
+from fader.maskers import Run, codebook
 from fader.runtime import Machine, generator
-from fader.training import Checkpoint
+from fader.training.checkpoint import Checkpoint
 from fader.vision import vqvae
 from fader.vision.vqvae import (
     COMMITMENT,
@@ -323,7 +322,7 @@ def test_pre_training_is_deterministic_and_leaves_the_global_generator_alone(pre
 
 
 def test_a_killed_and_resumed_pre_training_makes_the_same_bytes(pre_trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("fader.training.CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr("fader.training.loop.CHECKPOINT_SECONDS", -1.0)
     save, saved = Checkpoint.save, []
 
     def killing(self, epoch, *rest):

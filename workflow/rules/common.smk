@@ -8,8 +8,9 @@ from pathlib import Path
 import yaml
 
 from fader import config as schema
-from fader import engines
-from fader.artifacts import (
+from fader.pipeline import record as engines
+from fader.pipeline.phases import PHASES
+from fader.pipeline.paths import (
     Files,
     codebook_path,
     cost_path,
@@ -54,7 +55,7 @@ envvars:
     "FADER_PARAMS",
 
 
-# One engine at a time: see fader.engines.
+# One engine at a time: see fader.pipeline.record.
 if workflow.is_main_process:
     try:
         engines.refuse_beside_dvc()
@@ -86,7 +87,7 @@ def settings(phase):
         key.replace("{", "")
         .replace("}", "")
         .replace(".", "_"): lookup(within=config, dpath=key.replace(".", "/"))
-        for key in schema.PHASES[phase]
+        for key in PHASES[phase]
     }
 
 

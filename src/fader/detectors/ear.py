@@ -12,9 +12,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fader import training
 from fader.config import Config
 from fader.runtime import Machine
+from fader.training import loop as training
+from fader.training import schedules
+from fader.training.checkpoint import Checkpoint
 from fader.vision.losses import reconstruction_loss
 from fader.vision.mosaic import obfuscate
 from fader.vision.unet import UNet
@@ -49,7 +51,7 @@ def fit(
     *,
     seed: int,
     label: str,
-    checkpoint: training.Checkpoint,
+    checkpoint: Checkpoint,
 ) -> tuple[UNet, list[dict[str, float]]]:
     """Pre-train EAR on normal images.
 
@@ -87,7 +89,7 @@ def fit(
 
     per_epoch = training.batches_per_epoch(len(pixels), config.ear.batch)
     total = per_epoch * config.ear.epochs
-    schedules = {"step": training.step_decay, "onecycle": training.one_cycle}
+    by_name = {"step": schedules.step_decay, "onecycle": schedules.one_cycle}
     history = training.train(
         label=label,
         modules={"unet": network},
@@ -97,7 +99,7 @@ def fit(
         batch=config.ear.batch,
         epochs=config.ear.epochs,
         seed=seed,
-        multiplier=schedules[config.ear.schedule](total),
+        multiplier=by_name[config.ear.schedule](total),
         checkpoint=checkpoint,
         remedy="lower ear.lr",
     )

@@ -24,10 +24,13 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from fader import training
-from fader.config import Config, Fader, Variant, derive_seed
+from fader.config import Config, Fader, Variant
 from fader.errors import FaderError
 from fader.runtime import Machine, generator
+from fader.seeds import derive_seed
+from fader.training import loop as training
+from fader.training import schedules
+from fader.training.checkpoint import Checkpoint
 from fader.vision.losses import rank_loss, reconstruction_loss
 from fader.vision.mosaic import obfuscate, patch_l2, tokens
 from fader.vision.unet import LEAK, Encoder, UNet
@@ -258,7 +261,7 @@ def fit(
     watch: Callable[[Callable], Sequence[float]],
     seed: int,
     label: str,
-    checkpoint: Callable[[Point], training.Checkpoint],
+    checkpoint: Callable[[Point], Checkpoint],
     initial: Mapping[str, Tensor] | None = None,
 ) -> list[Outcome]:
     """Train FADeR (or a variant) at every grid point, from the same pre-trained EAR ``network``.
@@ -346,7 +349,7 @@ def _fit_point(
     watch: Callable[[Callable], Sequence[float]],
     seed: int,
     label: str,
-    checkpoint: training.Checkpoint,
+    checkpoint: Checkpoint,
 ) -> list[dict[str, float]]:
     """Train the decoder of ``network`` and ``phi`` in place; both are left in evaluation mode."""
     settings, loss, decoder = config.fader, config.loss, network.decoder
@@ -404,10 +407,10 @@ def _fit_point(
         return {WATCHED: list(watch(reconstruct(network, phi, patch, variant, machine)))}
 
     per_epoch = training.batches_per_epoch(len(images), settings.batch)
-    schedules = {
-        "fixed": training.fixed(),
-        "warmup": training.warmup(settings.warmup_epochs * per_epoch),
-        "sgdr": training.sgdr(
+    by_name = {
+        "fixed": schedules.fixed(),
+        "warmup": schedules.warmup(settings.warmup_epochs * per_epoch),
+        "sgdr": schedules.sgdr(
             settings.warmup_epochs * per_epoch, settings.cycle_epochs * per_epoch
         ),
     }
@@ -420,7 +423,7 @@ def _fit_point(
         batch=settings.batch,
         epochs=settings.epochs,
         seed=seed,
-        multiplier=schedules[point.schedule],
+        multiplier=by_name[point.schedule],
         checkpoint=checkpoint,
         remedy="remove the largest of fader.lrs",
         observe=settle,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fader.config import Section
     from fader.runtime import Machine
-    from fader.training import Checkpoint
+    from fader.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,12 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fader import training
-from fader.config import AmiNet, derive_seed
+from fader.config import AmiNet
 from fader.errors import FaderError
 from fader.maskers import Context, Run
+from fader.seeds import derive_seed
+from fader.training import loop as training
+from fader.training import schedules
 from fader.vision.backbones import load_pyramid
 
 CELL = 4  # pixels of the resized image per feature cell
@@ -242,7 +244,7 @@ class AmiNetMasker:
             batch=settings.batch,
             epochs=settings.epochs,
             seed=derive_seed(run.seed, "inpainting"),
-            multiplier=training.fixed(),
+            multiplier=schedules.fixed(),
             checkpoint=run.checkpoint("inpainting"),
             remedy=f"lower masks.maskers.{self.name}.lr",
         )

@@ -22,13 +22,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fader import training
-from fader.codebook import check
-from fader.config import Dsr, derive_seed
-from fader.data.anomalies import perlin_noise
+from fader.config import Dsr
+from fader.data.defects import perlin_noise
 from fader.errors import FaderError
 from fader.maskers import Context, Run
+from fader.maskers.codebook import check
 from fader.runtime import weights_hash
+from fader.seeds import derive_seed
+from fader.training import loop as training
+from fader.training import schedules
 from fader.vision.vqvae import VQVAE, image_head, look_up, nearest_first, quantise
 
 HI, LO = 4, 8  # pixels of the image per side of a cell
@@ -368,7 +370,7 @@ class DsrMasker:
             step=step,
             epochs=settings.epochs,
             seed=derive_seed(run.seed, "detection"),
-            multiplier=training.step_decay(total, at=0.8),
+            multiplier=schedules.step_decay(total, at=0.8),
             checkpoint=run.checkpoint("detection"),
         )
 

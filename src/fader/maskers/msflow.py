@@ -29,10 +29,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fader import training
-from fader.config import MsFlow, derive_seed
+from fader.config import MsFlow
 from fader.errors import FaderError
 from fader.maskers import Context, Run
+from fader.seeds import derive_seed
+from fader.training import loop as training
+from fader.training import schedules
 from fader.vision.backbones import load_pyramid
 from fader.vision.flows import MultiScaleFlow
 
@@ -50,7 +52,7 @@ REFERENCE_QUANTILE = 0.5
 CACHE_BYTES = 4 * 2**30
 
 
-def schedule(total: int) -> training.Multiplier:
+def schedule(total: int) -> schedules.Multiplier:
     """Linear from 0.1 to 1 over the first 12 % of ``total`` iterations; × 0.33 at 70 % and 90 %."""
     rise = max(1.0, WARMUP_SHARE * total)
 

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fader import artifacts
-from fader.artifacts import (
+from fader.config import Config
+from fader.errors import FaderError
+from fader.files import write_text
+from fader.pipeline import artifacts
+from fader.pipeline.paths import (
     cost_path,
     curve_path,
     figure_paths,
@@ -13,11 +16,10 @@ from fader.artifacts import (
     number_paths,
     table_paths,
 )
-from fader.config import Config, settings
-from fader.errors import FaderError
-from fader.phases.category import Category
-from fader.phases.records import records
+from fader.pipeline.phases import settings
 from fader.report import cost, errata, figures, numbers, statistics, table, tables
+from fader.steps.category import Category
+from fader.steps.records import records
 
 REFERENCE = Path("reference")
 FIGURES = ("fig1", "fig2", "fig6")
@@ -25,7 +27,7 @@ ROWS = 8  # of Figure 6, at most
 
 
 def make_tables(config: Config, names: Sequence[str]) -> list[Path]:
-    """Write tables of the run; returns the files (see ``artifacts.table_paths``)."""
+    """Write tables of the run; returns the files (see ``paths.table_paths``)."""
     if unknown := [name for name in names if name not in config.tables()]:
         raise FaderError(
             f"no table {unknown[0]!r} of this run (there are: {', '.join(config.tables())})"
@@ -44,7 +46,7 @@ def _make_table(config: Config, name: str, found: list[dict[str, Any]]) -> list[
     if name in others:
         texts = others[name]()
         for path, text in zip(paths, texts, strict=True):
-            artifacts.write_text(path, text)
+            write_text(path, text)
         return paths
     filled = table.build(
         _layout(config, name, found),
@@ -124,7 +126,7 @@ def make_numbers(config: Config) -> list[Path]:
         }
         texts |= {curve_path(config.run, name, *place): text for name, text in curves.items()}
     for path, text in texts.items():
-        artifacts.write_text(path, text)
+        write_text(path, text)
     return [Path(path) for path in texts]
 
 

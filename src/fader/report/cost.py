@@ -1,4 +1,4 @@
-"""What inference costs, as a table: the facts of ``fader.efficiency.components`` in print."""
+"""What inference costs, as a table: the facts of ``fader.evaluation.cost.components`` in print."""
 
 import math
 from collections.abc import Mapping, Sequence

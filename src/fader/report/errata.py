@@ -12,7 +12,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from statistics import fmean
 
-from fader.report.reference import (
+from fader.report.paper import (
     AVERAGE,
     PAPER_DATASET,
     Correction,

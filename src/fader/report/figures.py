@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fader.artifacts import replacing
+from fader.files import replacing
 
 CELLS = 16
 """Cells a side of Figure 2's random and complementary sets; divides every image size."""

@@ -27,9 +27,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from fader.artifacts import write_text
 from fader.errors import FaderError
-from fader.report.reference import AVERAGE, PAPER_DATASET, paper_values
+from fader.files import write_text
+from fader.report.paper import AVERAGE, PAPER_DATASET, paper_values
 
 EXPECTED = Path("reference/expected.csv")
 METRICS = ("image_auroc", "pixel_auroc")

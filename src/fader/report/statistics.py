@@ -23,10 +23,10 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from tabulate import tabulate
 
-from fader.config import derive_seed
 from fader.errors import FaderError
-from fader.report.reference import AVERAGE, Key, paper_values
+from fader.report.paper import AVERAGE, Key, paper_values
 from fader.report.table import ABSENT, ALL, DATASET_LABEL, MARKDOWN, MASKER_LABEL, Pair, Record
+from fader.seeds import derive_seed
 
 RESAMPLES = 10_000
 LEVELS = ("image", "pixel")

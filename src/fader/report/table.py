@@ -22,9 +22,9 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from fader.artifacts import write_text
 from fader.errors import FaderError
-from fader.report.reference import AVERAGE, PAPER_DATASET, corrections, paper_values
+from fader.files import write_text
+from fader.report.paper import AVERAGE, PAPER_DATASET, corrections, paper_values
 
 Record = Mapping[str, Any]
 Pair = tuple[str, str]

@@ -2,7 +2,7 @@
 
 After Razavi et al., "Generating Diverse High-Fidelity Images with VQ-VAE-2" (NeurIPS 2019), in the
 layers of DSR (Zavrtanik et al., ECCV 2022; VitjanZ/DSR_anomaly_detection), whose pre-trained file
-fits this model name by name (``fader.codebook``). Codebooks are not trained by gradients:
+fits this model name by name (``fader.maskers.codebook``). Codebooks are not trained by gradients:
 they follow the exponential moving average of the vectors assigned to them (van den Oord et al.,
 "Neural Discrete Representation Learning", NeurIPS 2017, appendix A.1), and a code that nothing is
 assigned to any more restarts at a vector of the batch (Dhariwal et al., "Jukebox", 2020).

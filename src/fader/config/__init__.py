@@ -1,0 +1,68 @@
+"""The one configuration: pydantic models of ``params.yaml``.
+
+``params.yaml`` is complete and explicit: no field has a default, unknown keys are errors. Every
+field says what it is, its unit, its range and where its value comes from ("our choice" where the
+paper is silent). ``workflow/schemas/params.schema.json`` is generated from these models.
+"""
+
+from fader.config.base import Fraction, LearningRate, MaskerName, Name, Positive, Section, Weight
+from fader.config.data import Dataset, Folder, Image, MvtecAd, Synthetic, Validation, Visa
+from fader.config.detectors import PROPOSED, Ear, Fader, Loss, Mosaic, UNet, Variant, Vit
+from fader.config.files import load, parse, schema, use_preset
+from fader.config.maskers import (
+    KINDS,
+    TRAINED_KINDS,
+    AmiNet,
+    Attention,
+    Codebook,
+    Dsr,
+    MaskerSettings,
+    Masks,
+    MsFlow,
+    WinClip,
+)
+from fader.config.run import Config, Place, Report, Runtime, Score
+
+__all__ = [
+    "KINDS",
+    "PROPOSED",
+    "TRAINED_KINDS",
+    "AmiNet",
+    "Attention",
+    "Codebook",
+    "Config",
+    "Dataset",
+    "Dsr",
+    "Ear",
+    "Fader",
+    "Folder",
+    "Fraction",
+    "Image",
+    "LearningRate",
+    "Loss",
+    "MaskerName",
+    "MaskerSettings",
+    "Masks",
+    "Mosaic",
+    "MsFlow",
+    "MvtecAd",
+    "Name",
+    "Place",
+    "Positive",
+    "Report",
+    "Runtime",
+    "Score",
+    "Section",
+    "Synthetic",
+    "UNet",
+    "Validation",
+    "Variant",
+    "Visa",
+    "Vit",
+    "Weight",
+    "WinClip",
+    "load",
+    "parse",
+    "schema",
+    "use_preset",
+]

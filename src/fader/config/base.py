@@ -1,0 +1,27 @@
+"""What the sections of the configuration are made of."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*(-[a-z0-9_]+)*$")]
+
+
+# The hyphen parts masker and variant in the names of systems and methods.
+MaskerName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+Weight = Annotated[float, Field(ge=0)]
+
+
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

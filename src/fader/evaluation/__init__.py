@@ -1,0 +1,1 @@
+"""Scores, metrics, the label-free protocol and the cost of inference."""
