@@ -36,6 +36,7 @@ from fader.config import Config, parse
 from fader.detectors import ear, fader
 from fader.runtime import Machine
 from fader.training.checkpoint import Checkpoint
+from fader.training.loop import Run
 from fader.vision.losses import rank_loss, reconstruction_loss
 from fader.vision.mosaic import obfuscate, patch_l2
 from fader.vision.unet import UNet
@@ -85,9 +86,7 @@ def project(
             points=points,
             validate=lambda reconstruct: {"value": 0.0},
             watch=lambda reconstruct: [],
-            seed=0,
-            label="fader",
-            checkpoint=lambda point: Checkpoint(Path(folder) / "fader.ckpt", "benchmark"),
+            run=Run(0, "fader", lambda stage: Checkpoint(Path(folder) / "fader.ckpt", "benchmark")),
         )
 
     log = io.StringIO()

@@ -40,6 +40,7 @@ from fader.data import synthetic
 from fader.detectors import ear
 from fader.runtime import Machine
 from fader.training.checkpoint import Checkpoint
+from fader.training.loop import Stage
 from fader.vision.losses import reconstruction_loss
 from fader.vision.mosaic import obfuscate
 from fader.vision.unet import UNet
@@ -163,7 +164,7 @@ def ours(config: Config, machine: Machine, pixels: Tensor, masks: Tensor) -> lis
         contextlib.redirect_stderr(io.StringIO()),  # not a terminal: lines, no progress bar
     ):
         checkpoint = Checkpoint(Path(folder) / "ear.ckpt", "benchmark")
-        ear.fit(config, machine, pixels, masks, seed=0, label="ear", checkpoint=checkpoint)
+        ear.fit(config, machine, pixels, masks, stage=Stage("ear", 0, checkpoint, ""))
     return [json.loads(line)["seconds"] for line in log.getvalue().splitlines()]
 
 

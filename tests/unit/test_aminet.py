@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fader.config import AmiNet
 from fader.errors import FaderError, MissingWeights
-from fader.maskers import Context, Run, aminet, create
+from fader.maskers import Context, aminet, create
 from fader.maskers.aminet import (
     AmiNetMasker,
     InpaintingNetwork,
@@ -33,6 +33,7 @@ from fader.maskers.aminet import (
 from fader.runtime import Machine, generator
 from fader.training import loop as training
 from fader.training.checkpoint import Checkpoint
+from fader.training.loop import Run
 
 BACKBONE = "test_resnet.r160_in1k"  # timm's smallest network; its weights are drawn here
 SIZE = 64

@@ -14,9 +14,10 @@ from fader import maskers
 from fader.config import Codebook, Dsr
 from fader.data.defects import perlin_noise
 from fader.errors import FaderError
-from fader.maskers import Context, Run, codebook, dsr
+from fader.maskers import Context, codebook, dsr
 from fader.runtime import Machine, generator
 from fader.training.checkpoint import Checkpoint
+from fader.training.loop import Run
 from fader.vision.vqvae import VQVAE, look_up, nearest_first
 
 CPU = Machine(torch.device("cpu"), "fp32")

@@ -11,6 +11,7 @@ from fader.config import Config, parse
 from fader.detectors import ear
 from fader.runtime import Machine
 from fader.training.checkpoint import Checkpoint
+from fader.training.loop import Stage
 from fader.vision.mosaic import mosaic
 
 CI = Path(__file__).parents[2] / "presets/ci.yaml"
@@ -50,9 +51,7 @@ def fit(tmp_path):
             CPU,
             pixels() if shown is None else shown,
             masks() if hidden is None else hidden,
-            seed=seed,
-            label="ear tiny",
-            checkpoint=checkpoint,
+            stage=Stage("ear tiny", seed, checkpoint, "lower ear.lr"),
         )
 
     return run

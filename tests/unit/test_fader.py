@@ -36,6 +36,7 @@ from fader.runtime import Machine, generator
 from fader.seeds import derive_seed
 from fader.training import loop as training
 from fader.training.checkpoint import Checkpoint
+from fader.training.loop import Run
 from fader.vision.losses import reconstruction_loss
 from fader.vision.mosaic import obfuscate, patch_l2, tokens
 from fader.vision.unet import LEAK, UNet
@@ -141,6 +142,11 @@ def patchwork(levels: torch.Tensor) -> torch.Tensor:
     return grid.repeat_interleave(PATCH, -1).repeat_interleave(PATCH, -2)
 
 
+def run_in(path) -> Run:
+    """A training of seed 1 whose stages save themselves where ``path`` of their name says."""
+    return Run(1, "fader tiny", lambda stage: Checkpoint(path(stage), "run"))
+
+
 @pytest.fixture
 def fit(tmp_path):
     """``fader.fit`` on the tiny images, each call with checkpoints of its own."""
@@ -153,9 +159,7 @@ def fit(tmp_path):
             "points": points or [Point(0.01, "fixed")],
             "validate": lambda reconstruct: {"value": 0.5},
             "watch": lambda reconstruct: [0.0],
-            "seed": 1,
-            "label": "fader tiny",
-            "checkpoint": lambda point: Checkpoint(tmp_path / f"{next(runs)}.ckpt", "run"),
+            "run": run_in(lambda stage: tmp_path / f"{next(runs)}.ckpt"),
         }
         shown = pixels() if shown is None else shown
         hidden = masks() if hidden is None else hidden
@@ -551,17 +555,16 @@ def test_training_is_that_of_two_separate_optimisers(fit, name):
 def test_all_variants_see_the_same_order_and_draw_the_same_numbers(fit, monkeypatch):
     train, drawn = training.train, {}
 
-    def recorded(**settings):
+    def recorded(stage, **settings):
         step, rows = settings["step"], drawn.setdefault(name, [])
 
-        def recording(indices, random):
-            losses = step(indices, random)
+        def recording(indices, random, update):
+            step(indices, random, update)
             rows.append((indices.tolist(), random.get_state().tolist()))
-            return losses
 
-        return train(**settings | {"step": recording})
+        return train(stage, **settings | {"step": recording})
 
-    monkeypatch.setattr(training, "train", recorded)
+    monkeypatch.setattr(fader, "train", recorded)
     for name in VARIANTS:  # the ViT's grid is the mosaic's here
         fit(tiny(), name=name)
     assert len(drawn["soft"]) == 2 * COUNT // 4
@@ -721,7 +724,7 @@ def test_killed_and_resumed_is_a_run_that_was_not(fit, tmp_path, monkeypatch, na
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
     config = tiny()
     (whole,) = fit(config, name=name, watch=probe)
-    kept, calls = Checkpoint(tmp_path / "killed.ckpt", "run"), []
+    kept, calls = run_in(lambda stage: tmp_path / "killed.ckpt"), []
 
     def watch(reconstruct):
         calls.append(probe(reconstruct))
@@ -730,13 +733,13 @@ def test_killed_and_resumed_is_a_run_that_was_not(fit, tmp_path, monkeypatch, na
         return calls[-1]
 
     with pytest.raises(Killed):
-        fit(config, name=name, watch=watch, checkpoint=lambda point: kept)
-    (resumed,) = fit(config, name=name, watch=watch, checkpoint=lambda point: kept)
+        fit(config, name=name, watch=watch, run=kept)
+    (resumed,) = fit(config, name=name, watch=watch, run=kept)
     assert len(calls) == 2 + 1  # only epoch 2 is done again
     assert resumed.watched.equal(whole.watched)
     assert resumed.history == whole.history
     assert same(resumed.weights, whole.weights)
-    (finished,) = fit(config, name=name, watch=watch, checkpoint=lambda point: kept)
+    (finished,) = fit(config, name=name, watch=watch, run=kept)
     assert len(calls) == 3
     assert finished.watched.equal(whole.watched)
     assert same(finished.weights, whole.weights)

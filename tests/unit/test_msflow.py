@@ -18,9 +18,10 @@ from torch.nn import functional as F
 from fader import maskers
 from fader.config import MsFlow
 from fader.errors import FaderError
-from fader.maskers import Context, Run, msflow
+from fader.maskers import Context, msflow
 from fader.runtime import Machine
 from fader.training.checkpoint import Checkpoint
+from fader.training.loop import Run
 from fader.vision.flows import (
     CLAMP,
     POSITION_CHANNELS,

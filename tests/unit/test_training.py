@@ -15,7 +15,7 @@ from torch import nn
 from fader.errors import FaderError
 from fader.training import loop as training
 from fader.training.checkpoint import Checkpoint
-from fader.training.loop import batches_per_epoch, history_csv
+from fader.training.loop import Optimizer, Stage, batches_per_epoch, history_csv
 from fader.training.schedules import fixed, one_cycle, sgdr, step_decay, warmup
 
 COUNT, BATCH, EPOCHS = 9, 4, 5  # batches of 4 and 4 images; the ninth is left out
@@ -57,7 +57,7 @@ class Run:
     def modules(self) -> dict[str, nn.Module]:
         return {"body": self.body, "head": self.head}
 
-    def step(self, indices, random):
+    def losses(self, indices, random):
         self.batches.append(indices.tolist())
         self.rates.append(tuple(group["lr"] for group in self.optimizer.param_groups))
         target = self.images[indices]
@@ -67,19 +67,21 @@ class Run:
         loss = (made.float() - target).square().mean()
         return {"loss": loss, "l2": loss.detach()}
 
-    def train(self, step=None, multiplier=None, count=COUNT, epochs=EPOCHS, **more):
+    def train(self, losses=None, multiplier=None, count=COUNT, epochs=EPOCHS, **more):
+        losses = losses or self.losses
+
+        def step(indices, random, update):
+            update("adam", losses(indices, random))
+
+        schedule = multiplier or one_cycle(EPOCHS * 2)
         return training.train(
-            label="ear bottle",
+            Stage("ear bottle", 3, self.checkpoint, "lower ear.lr"),
             modules=self.modules,
-            optimizer=self.optimizer,
-            step=step or self.step,
+            optimizers={"adam": Optimizer(self.optimizer, schedule)},
+            step=step,
             count=count,
             batch=BATCH,
             epochs=epochs,
-            seed=3,
-            multiplier=multiplier or one_cycle(EPOCHS * 2),
-            checkpoint=self.checkpoint,
-            remedy="lower ear.lr",
             report=lambda line: self.reports.append(json.loads(line)),
             **more,
         )
@@ -90,7 +92,7 @@ class Run:
         def step(indices, random):
             if len(self.batches) == steps:
                 raise Killed
-            return self.step(indices, random)
+            return self.losses(indices, random)
 
         with pytest.raises(Killed):
             self.train(step)
@@ -212,7 +214,7 @@ def test_history_is_the_mean_loss_of_every_epoch_and_the_loss_falls(tmp_path):
     run, losses = Run(tmp_path), []
 
     def step(indices, random):
-        made = run.step(indices, random)
+        made = run.losses(indices, random)
         losses.append(made["loss"].item())
         return made
 
@@ -258,23 +260,19 @@ def step_lengths(gradients: list[float], clip: float | None, folder: Path) -> li
     modules = {f"w{i}": nn.Linear(1, 1, bias=False) for i in range(len(gradients))}
     before = {name: module.weight.item() for name, module in modules.items()}
 
-    def step(indices, random):
+    def step(indices, random, update):
         weights = (module.weight.sum() for module in modules.values())
-        return {"loss": sum(g * w for g, w in zip(gradients, weights, strict=True))}
+        update("sgd", sum(g * w for g, w in zip(gradients, weights, strict=True)))
 
+    sgd = torch.optim.SGD([{"params": m.parameters()} for m in modules.values()], lr=1.0)
     training.train(
-        label="linear",
+        Stage("linear", 0, Checkpoint(folder / "linear.ckpt", "run"), ""),
         modules=modules,
-        optimizer=torch.optim.SGD([{"params": m.parameters()} for m in modules.values()], lr=1.0),
+        optimizers={"sgd": Optimizer(sgd, clip=clip)},
         step=step,
         count=2,
         batch=2,
         epochs=1,
-        seed=0,
-        multiplier=fixed(),
-        checkpoint=Checkpoint(folder / "linear.ckpt", "run"),
-        remedy="",
-        clip=clip,
         report=lambda line: None,
     )
     return [before[name] - module.weight.item() for name, module in modules.items()]
@@ -353,7 +351,7 @@ def test_an_epoch_that_ends_the_run_is_not_observed(tmp_path):
     run, observed = Run(tmp_path), []
 
     def step(indices, random):
-        losses = run.step(indices, random)
+        losses = run.losses(indices, random)
         return losses | {"loss": losses["loss"] * math.nan} if len(run.batches) == 5 else losses
 
     with pytest.raises(FaderError, match="not finite in epoch 3"):
@@ -423,8 +421,8 @@ def test_a_checkpoint_is_plain_safetensors_and_leaves_nothing_beside_it(tmp_path
         about = json.loads(stream.metadata()["checkpoint"])
         assert about == {"key": "run", "epoch": EPOCHS, "history": history}
         kept = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
-    assert torch.equal(kept["head/weight"], run.head.weight)
-    assert kept["body/1.num_batches_tracked"] == 2 * EPOCHS
+    assert torch.equal(kept["module/head/weight"], run.head.weight)
+    assert kept["module/body/1.num_batches_tracked"] == 2 * EPOCHS
     # Six parameters, two moments and a count each.
     assert sum(key.startswith("optimizer/") for key in kept) == 3 * 6
 
@@ -459,7 +457,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     run = Run(tmp_path)
 
     def step(indices, random):
-        losses = run.step(indices, random)
+        losses = run.losses(indices, random)
         return losses | {"loss": losses["loss"] * value} if len(run.batches) == 5 else losses
 
     with pytest.raises(FaderError) as error:
@@ -470,7 +468,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     )
     assert [r["epoch"] for r in run.reports] == [1, 2]
     good = Run(tmp_path)
-    epoch, history = good.checkpoint.load(good.modules, good.optimizer)
+    epoch, history = good.checkpoint.load(good.modules, {"adam": good.optimizer})
     assert (epoch, len(history)) == (2, 2)
     assert all(p.isfinite().all() for m in good.modules.values() for p in m.parameters())
 

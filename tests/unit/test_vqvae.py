@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from fader.config import Codebook
 from fader.errors import FaderError, MissingWeights
-from fader.maskers import Run, codebook
+from fader.maskers import codebook
 from fader.runtime import Machine, generator
 from fader.training.checkpoint import Checkpoint
+from fader.training.loop import Run
 from fader.vision import vqvae
 from fader.vision.vqvae import (
     COMMITMENT,

@@ -7,7 +7,22 @@ paper is silent). ``workflow/schemas/params.schema.json`` is generated from thes
 
 from fader.config.base import Fraction, LearningRate, MaskerName, Name, Positive, Section, Weight
 from fader.config.data import Dataset, Folder, Image, MvtecAd, Synthetic, Validation, Visa
-from fader.config.detectors import PROPOSED, Ear, Fader, Loss, Mosaic, UNet, Variant, Vit
+from fader.config.detectors import (
+    PROPOSED,
+    Baseline,
+    DetectorSettings,
+    Ear,
+    Fader,
+    Ganomaly,
+    Loss,
+    Mosaic,
+    Pca,
+    PlainUNet,
+    Riad,
+    UNet,
+    Variant,
+    Vit,
+)
 from fader.config.files import load, parse, schema, use_preset
 from fader.config.maskers import (
     KINDS,
@@ -29,14 +44,17 @@ __all__ = [
     "TRAINED_KINDS",
     "AmiNet",
     "Attention",
+    "Baseline",
     "Codebook",
     "Config",
     "Dataset",
+    "DetectorSettings",
     "Dsr",
     "Ear",
     "Fader",
     "Folder",
     "Fraction",
+    "Ganomaly",
     "Image",
     "LearningRate",
     "Loss",
@@ -47,9 +65,12 @@ __all__ = [
     "MsFlow",
     "MvtecAd",
     "Name",
+    "Pca",
     "Place",
+    "PlainUNet",
     "Positive",
     "Report",
+    "Riad",
     "Runtime",
     "Score",
     "Section",

@@ -1,6 +1,6 @@
 """Networks, losses and trainings of the detectors."""
 
-from typing import Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -122,3 +122,82 @@ PROPOSED = {
     "mask": "soft",
     "scaling": "nearest",
 }
+
+
+class Baseline(Section):
+    """What every detector of the section ``detectors`` declares about itself.
+
+    Class variables, no keys of the file. ``label`` : its name in tables. ``paper`` : its column in
+    the paper's Table 1, or None for a supplement. ``reads`` : the other sections that it depends
+    on.
+    """
+
+    label: ClassVar[str]
+    paper: ClassVar[str | None] = None
+    reads: ClassVar[tuple[str, ...]] = ()
+
+
+class PlainUNet(Baseline):
+    """The plain U-Net: EAR's network without mask and mosaic."""
+
+    label: ClassVar[str] = "U-Net"
+    paper: ClassVar[str | None] = "unet"
+    reads: ClassVar[tuple[str, ...]] = ("unet", "loss", "score")
+
+    kind: Literal["unet"]
+    epochs: Positive = Field(description="passes over the fitted normals; EAR's 300")
+    batch: int = Field(ge=2, description="images per step; EAR's 16")
+    lr: LearningRate = Field(description="Adam's learning rate; EAR's 0.001")
+
+
+class Riad(Baseline):
+    """RIAD (Zavrtanik et al., Pattern Recognition 2021): inpainting of disjoint grids."""
+
+    label: ClassVar[str] = "RIAD"
+    paper: ClassVar[str | None] = "riad"
+    reads: ClassVar[tuple[str, ...]] = ("unet", "score")
+
+    kind: Literal["riad"]
+    cells: list[Positive] = Field(
+        min_length=1, description="sides k of a cell, pixels; 2, 4, 8, 16"
+    )
+    subsets: int = Field(ge=2, description="disjoint sets that the cells of a grid fall into; 3")
+    epochs: Positive = Field(description="passes over the fitted normals; 300")
+    batch: int = Field(ge=2, description="images per step; 4")
+    lr: LearningRate = Field(description="Adam's learning rate; 0.0001")
+    weight_decay: Weight = Field(description="Adam's weight decay; 0.00001")
+
+
+class Ganomaly(Baseline):
+    """GANomaly (Akcay et al., ACCV 2018): encoder–decoder–encoder, adversarially trained."""
+
+    label: ClassVar[str] = "GANomaly"
+    paper: ClassVar[str | None] = "ganomaly"
+    reads: ClassVar[tuple[str, ...]] = ("score",)
+
+    kind: Literal["ganomaly"]
+    latent: Positive = Field(description="length of the latent vector z; 100")
+    width: Positive = Field(
+        description="feature maps of the first layer, doubling to at most 512; 64"
+    )
+    epochs: Positive = Field(description="passes over the fitted normals; 15")
+    batch: int = Field(ge=2, description="images per step; 64")
+    lr: LearningRate = Field(description="Adam's learning rate, β1 = 0.5; 0.0002")
+    adversarial: Weight = Field(description="weight of the feature matching; 1")
+    contextual: Weight = Field(description="weight of the reconstruction (L1); 50")
+    latent_weight: Weight = Field(description="weight of the latent distance (L2); 1")
+
+
+class Pca(Baseline):
+    """Reconstruction from principal components (scikit-learn): a floor for every other detector."""
+
+    label: ClassVar[str] = "PCA"
+    reads: ClassVar[tuple[str, ...]] = ("score",)
+
+    kind: Literal["pca"]
+    components: Positive = Field(
+        description="principal components kept, at most one less than the fitted normals"
+    )
+
+
+DetectorSettings = Annotated[PlainUNet | Riad | Ganomaly | Pca, Field(discriminator="kind")]

@@ -4,9 +4,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fader.config.base import Fraction, Name, Positive, Section
+from fader.config.base import Fraction, MaskerName, Name, Positive, Section
 from fader.config.data import Dataset, Image, Validation
-from fader.config.detectors import PROPOSED, Ear, Fader, Loss, Mosaic, UNet, Variant
+from fader.config.detectors import (
+    PROPOSED,
+    DetectorSettings,
+    Ear,
+    Fader,
+    Loss,
+    Mosaic,
+    UNet,
+    Variant,
+)
 from fader.config.maskers import Codebook, Masks
 from fader.errors import FaderError
 
@@ -72,6 +81,9 @@ class Config(Section):
     mosaic: Mosaic
     fader: Fader
     variants: dict[Name, Variant]
+    detectors: dict[MaskerName, DetectorSettings] = Field(
+        description="baselines of this run by name, each trained alone with a column in Table 1"
+    )
     score: Score
     runtime: Runtime
     report: Report

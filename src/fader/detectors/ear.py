@@ -14,9 +14,8 @@ from torch import Tensor
 
 from fader.config import Config
 from fader.runtime import Machine
-from fader.training import loop as training
 from fader.training import schedules
-from fader.training.checkpoint import Checkpoint
+from fader.training.loop import Optimizer, Stage, Update, batches_per_epoch, train
 from fader.vision.losses import reconstruction_loss
 from fader.vision.mosaic import obfuscate
 from fader.vision.unet import UNet
@@ -49,9 +48,7 @@ def fit(
     pixels: Tensor,
     masks: Tensor,
     *,
-    seed: int,
-    label: str,
-    checkpoint: Checkpoint,
+    stage: Stage,
 ) -> tuple[UNet, list[dict[str, float]]]:
     """Pre-train EAR on normal images.
 
@@ -59,26 +56,26 @@ def fit(
     ----------
     pixels : (N, 3, H, W) uint8, moved to the device whole.
     masks : (N, H, W) bool, True = hidden behind the mosaic.
-    seed : derived seed of initialisation, order and mosaic scales.
+    stage : its seed is that of initialisation, order and mosaic scales.
 
     Returns
     -------
     The trained network in train mode, and one dictionary of losses per epoch.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(stage.seed)
     network = build(config, machine)
     optimizer = torch.optim.Adam(network.parameters(), config.ear.lr, fused=True)
     pixels, masks = pixels.to(machine.device), masks.to(machine.device)
     scales = torch.tensor(config.ear.scales)
     loss = config.loss
 
-    def step(indices: Tensor, random: torch.Generator) -> Mapping[str, Tensor]:
+    def step(indices: Tensor, random: torch.Generator, update: Update) -> None:
         scale = int(scales[torch.randint(len(scales), (1,), generator=random)])
         chosen = indices.to(machine.device)
         images = machine.images(pixels[chosen])
         with machine.autocast():
             reconstruction = network(obfuscate(images, masks[chosen], scale))
-        return reconstruction_loss(
+        losses = reconstruction_loss(
             images,
             reconstruction,
             l2=loss.l2,
@@ -86,21 +83,18 @@ def fit(
             msgms=loss.msgms,
             scales=loss.scales,
         )
+        update("adam", losses)
 
-    per_epoch = training.batches_per_epoch(len(pixels), config.ear.batch)
+    per_epoch = batches_per_epoch(len(pixels), config.ear.batch)
     total = per_epoch * config.ear.epochs
     by_name = {"step": schedules.step_decay, "onecycle": schedules.one_cycle}
-    history = training.train(
-        label=label,
+    history = train(
+        stage,
         modules={"unet": network},
-        optimizer=optimizer,
+        optimizers={"adam": Optimizer(optimizer, by_name[config.ear.schedule](total))},
         step=step,
         count=len(pixels),
         batch=config.ear.batch,
         epochs=config.ear.epochs,
-        seed=seed,
-        multiplier=by_name[config.ear.schedule](total),
-        checkpoint=checkpoint,
-        remedy="lower ear.lr",
     )
     return network, history

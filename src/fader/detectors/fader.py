@@ -28,9 +28,8 @@ from fader.config import Config, Fader, Variant
 from fader.errors import FaderError
 from fader.runtime import Machine, generator
 from fader.seeds import derive_seed
-from fader.training import loop as training
 from fader.training import schedules
-from fader.training.checkpoint import Checkpoint
+from fader.training.loop import Optimizer, Run, Stage, Update, batches_per_epoch, train
 from fader.vision.losses import rank_loss, reconstruction_loss
 from fader.vision.mosaic import obfuscate, patch_l2, tokens
 from fader.vision.unet import LEAK, Encoder, UNet
@@ -259,9 +258,7 @@ def fit(
     points: Sequence[Point],
     validate: Callable[[Callable], dict[str, float]],
     watch: Callable[[Callable], Sequence[float]],
-    seed: int,
-    label: str,
-    checkpoint: Callable[[Point], Checkpoint],
+    run: Run,
     initial: Mapping[str, Tensor] | None = None,
 ) -> list[Outcome]:
     """Train FADeR (or a variant) at every grid point, from the same pre-trained EAR ``network``.
@@ -272,7 +269,7 @@ def fit(
     patch : m*, the mosaic scale and patch size.
     validate : reconstruct callable → label-free criterion with a ``value`` to maximise.
     watch : reconstruct callable → numbers recorded after every epoch; they decide nothing.
-    checkpoint : point → where its training saves itself.
+    run : seed, label, and where the training of each point saves itself.
     initial : pre-trained weights of a ViT's body, or None.
     """
     settings = config.fader
@@ -290,7 +287,7 @@ def fit(
         tuned = copy.copy(network)
         decoder = copy.deepcopy(network.decoder)
         tuned._modules = {"encoder": network.encoder, "decoder": decoder}
-        torch.manual_seed(derive_seed(seed, "phi"))
+        torch.manual_seed(derive_seed(run.seed, "phi"))
         phi = predictor(config, patch, variant)
         if initial is not None:
             _start_from(phi.body, initial)
@@ -306,9 +303,7 @@ def fit(
             variant=variant,
             point=point,
             watch=watch,
-            seed=seed,
-            label=f"{label} η={point.lr:g} {point.schedule}",
-            checkpoint=checkpoint(point),
+            stage=_stage(run, point),
         )
         criterion = validate(reconstruct(tuned, phi, patch, variant, machine))
         weights = {
@@ -319,6 +314,16 @@ def fit(
         watched = torch.tensor([epoch.pop(WATCHED) for epoch in history])
         outcomes.append(Outcome(point, weights, history, criterion, watched))
     return outcomes
+
+
+def _stage(run: Run, point: Point) -> Stage:
+    """The training of a grid point: every point sees the same images in the same order."""
+    return Stage(
+        f"{run.label} η={point.lr:g} {point.schedule}",
+        run.seed,
+        run.checkpoint(f"{point.lr!r}-{point.schedule}"),
+        "remove the largest of fader.lrs",
+    )
 
 
 def _start_from(vit: Vit, initial: Mapping[str, Tensor]) -> None:
@@ -347,9 +352,7 @@ def _fit_point(
     variant: Variant,
     point: Point,
     watch: Callable[[Callable], Sequence[float]],
-    seed: int,
-    label: str,
-    checkpoint: Checkpoint,
+    stage: Stage,
 ) -> list[dict[str, float]]:
     """Train the decoder of ``network`` and ``phi`` in place; both are left in evaluation mode."""
     settings, loss, decoder = config.fader, config.loss, network.decoder
@@ -368,7 +371,7 @@ def _fit_point(
         decoder.train()
         return reconstruction.float()
 
-    def step(indices: Tensor, random: torch.Generator) -> Mapping[str, Tensor]:
+    def step(indices: Tensor, random: torch.Generator, update: Update) -> None:
         decoder.train()
         phi.train()
         chosen = indices.to(machine.device)
@@ -396,7 +399,7 @@ def _fit_point(
             error = patch_l2(target, reconstruction.detach(), phi.patch)
             rank = rank_loss(predicted, error, *pairs.to(machine.device), settings.margin)
             losses |= {"rank": rank, "loss": losses["loss"] + rank}
-        return losses
+        update("adam", losses)
 
     def settle() -> dict[str, list[float]]:
         decoder.eval()
@@ -406,7 +409,7 @@ def _fit_point(
                 phi.calibrate(torch.cat([phi(part) for part in features.obfuscated.split(16)]))
         return {WATCHED: list(watch(reconstruct(network, phi, patch, variant, machine)))}
 
-    per_epoch = training.batches_per_epoch(len(images), settings.batch)
+    per_epoch = batches_per_epoch(len(images), settings.batch)
     by_name = {
         "fixed": schedules.fixed(),
         "warmup": schedules.warmup(settings.warmup_epochs * per_epoch),
@@ -414,18 +417,14 @@ def _fit_point(
             settings.warmup_epochs * per_epoch, settings.cycle_epochs * per_epoch
         ),
     }
-    history = training.train(
-        label=label,
+    history = train(
+        stage,
         modules={"decoder": decoder, "phi": phi},
-        optimizer=optimizer,
+        optimizers={"adam": Optimizer(optimizer, by_name[point.schedule])},
         step=step,
         count=len(images),
         batch=settings.batch,
         epochs=settings.epochs,
-        seed=seed,
-        multiplier=by_name[point.schedule],
-        checkpoint=checkpoint,
-        remedy="remove the largest of fader.lrs",
         observe=settle,
     )
     decoder.eval()

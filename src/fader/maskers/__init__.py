@@ -9,7 +9,7 @@ module's name, to ``fader.config``.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fader.config import Section
     from fader.runtime import Machine
-    from fader.training.checkpoint import Checkpoint
+    from fader.training.loop import History, Run
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,6 @@ class Context:
     machine: Machine
     weights_dir: Path | None = None
     codebook: Mapping[str, Tensor] | None = None
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training: its derived seed, a label for logs, and the checkpoint of each stage by
-    name."""
-
-    seed: int
-    label: str
-    checkpoint: Callable[[str], Checkpoint]
 
 
 class Masker(Protocol):
@@ -68,7 +58,7 @@ class Masker(Protocol):
 class TrainedMasker(Masker, Protocol):
     """A masker that learns from normal images; deterministic, and resumed from its checkpoints."""
 
-    def fit(self, normal: Tensor, run: Run) -> dict[str, list[dict[str, float]]]:
+    def fit(self, normal: Tensor, run: Run) -> dict[str, History]:
         """Learn from normal images (N,3,H,W) uint8; returns the history of each stage (see
         ``training.train``)."""
 

@@ -30,10 +30,9 @@ from torch.nn import functional as F
 
 from fader.config import AmiNet
 from fader.errors import FaderError
-from fader.maskers import Context, Run
+from fader.maskers import Context
 from fader.seeds import derive_seed
-from fader.training import loop as training
-from fader.training import schedules
+from fader.training.loop import Optimizer, Run, Update, train
 from fader.vision.backbones import load_pyramid
 
 CELL = 4  # pixels of the resized image per feature cell
@@ -221,7 +220,7 @@ class AmiNetMasker:
         )
         frozen = self._frozen_patches(normal)
 
-        def step(indices: Tensor, random: torch.Generator) -> Mapping[str, Tensor]:
+        def step(indices: Tensor, random: torch.Generator, update: Update) -> None:
             patches = frozen(indices)
             mask = random_mask(*patches.shape[:2], random).to(device)
             # Millions of normals a step: drawn where they are needed.
@@ -233,20 +232,16 @@ class AmiNetMasker:
             losses = inpainting_losses(prediction, patches) | clustering_losses(tokens, centres)
             loss = COSINE_WEIGHT * losses["cosine"] + losses["mse"]
             loss = loss + losses["compactness"] - SPREAD_WEIGHT * losses["spread"]
-            return {"loss": loss} | losses
+            update("adamw", {"loss": loss} | losses)
 
-        history = training.train(
-            label=f"{run.label} inpainting",
+        history = train(
+            run.stage("inpainting", f"lower masks.maskers.{self.name}.lr"),
             modules={"network": network},
-            optimizer=optimizer,
+            optimizers={"adamw": Optimizer(optimizer)},
             step=step,
             count=len(normal),
             batch=settings.batch,
             epochs=settings.epochs,
-            seed=derive_seed(run.seed, "inpainting"),
-            multiplier=schedules.fixed(),
-            checkpoint=run.checkpoint("inpainting"),
-            remedy=f"lower masks.maskers.{self.name}.lr",
         )
         self.network = network
         return {"inpainting": history}

@@ -21,11 +21,10 @@ from torch.nn import functional as F
 from fader.config import Codebook
 from fader.data.defects import procedural_texture
 from fader.errors import FaderError, MissingWeights
-from fader.maskers import Run
 from fader.runtime import Machine
 from fader.seeds import derive_seed
-from fader.training import loop as training
 from fader.training import schedules
+from fader.training.loop import Optimizer, Run, Update, batches_per_epoch, train
 from fader.vision.vqvae import COMMITMENT, VQVAE, MovingAverage, commitment, perplexity
 
 SOURCE = (
@@ -98,7 +97,8 @@ def fit(
             f"codebook.crop: {crop} pixels, but the images are {tuple(images.shape[-2:])};"
             " lower it or enlarge the images"
         )
-    seed = derive_seed(run.seed, "codebook")
+    stage = run.stage("codebook", "lower codebook.lr")
+    seed = stage.seed
     textures = _textures(images, derive_seed(seed, "textures"))
     pixels = torch.cat([images.cpu(), textures]).to(device)
     mean, variance = _moments(pixels)
@@ -108,7 +108,7 @@ def fit(
         "hi": MovingAverage(settings.codes, settings.channels).to(device),
         "lo": MovingAverage(settings.codes, settings.channels).to(device),
     }
-    total = settings.epochs * training.batches_per_epoch(len(pixels), settings.batch)
+    total = settings.epochs * batches_per_epoch(len(pixels), settings.batch)
     warm = round(WARM * total)
     codebooks = {"hi": model.codebook_hi, "lo": model.codebook_lo}
 
@@ -121,7 +121,7 @@ def fit(
             [pixels[i, :, top : top + crop, left : left + crop] for i, top, left in windows]
         )
 
-    def step(indices: Tensor, random: torch.Generator) -> Mapping[str, Tensor]:
+    def step(indices: Tensor, random: torch.Generator, update: Update) -> None:
         batch = crops(indices, random).float().div(255)
         with machine.autocast():
             hi, lo = model.encode(batch)
@@ -138,20 +138,18 @@ def fit(
                 average.update(codebook, vectors, level.indices.flatten(), random)
             facts[f"perplexity_{name}"] = perplexity(level.indices, settings.codes)
         loss = reconstruction + COMMITMENT * committed
-        return {"loss": loss, "reconstruction": reconstruction, "commitment": committed} | facts
+        parts = {"reconstruction": reconstruction, "commitment": committed}
+        update("adam", {"loss": loss} | parts | facts)
 
-    history = training.train(
-        label=f"{run.label} codebook",
+    adam = torch.optim.Adam(model.parameters(), settings.lr, fused=True)
+    history = train(
+        stage,
         modules={"model": model} | averages,
-        optimizer=torch.optim.Adam(model.parameters(), settings.lr, fused=True),
+        optimizers={"adam": Optimizer(adam, schedules.step_decay(total))},
         step=step,
         count=len(pixels),
         batch=settings.batch,
         epochs=settings.epochs,
-        seed=seed,
-        multiplier=schedules.step_decay(total),
-        checkpoint=run.checkpoint("codebook"),
-        remedy="lower codebook.lr",
     )
     state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     return state, {"codebook": history}

@@ -15,7 +15,7 @@ before quantisation, so that the ranking is computed once.
 """
 
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import torch
@@ -25,12 +25,12 @@ from torch.nn import functional as F
 from fader.config import Dsr
 from fader.data.defects import perlin_noise
 from fader.errors import FaderError
-from fader.maskers import Context, Run
+from fader.maskers import Context
 from fader.maskers.codebook import check
 from fader.runtime import weights_hash
 from fader.seeds import derive_seed
-from fader.training import loop as training
 from fader.training import schedules
+from fader.training.loop import History, Optimizer, Run, Stage, Update, batches_per_epoch, train
 from fader.vision.vqvae import VQVAE, image_head, look_up, nearest_first, quantise
 
 HI, LO = 4, 8  # pixels of the image per side of a cell
@@ -307,15 +307,10 @@ class DsrMasker:
         settings = self.settings
         self.networks = self._initialised(derive_seed(run.seed, "weights"))
         pixels = torch.cat([self._resized(part) for part in normal.split(settings.batch)])
-        train = partial(
-            training.train,
-            count=len(pixels),
-            batch=settings.batch,
-            remedy=f"lower masks.maskers.{self.name}.lr",
-        )
+        remedy = f"lower masks.maskers.{self.name}.lr"
         return {
-            "detection": self._fit_detection(pixels, run, train),
-            "upsampling": self._fit_upsampling(pixels, run, train),
+            "detection": self._fit_detection(pixels, run.stage("detection", remedy)),
+            "upsampling": self._fit_upsampling(pixels, run.stage("upsampling", remedy)),
         }
 
     def _initialised(self, seed: int) -> Networks:
@@ -323,7 +318,7 @@ class DsrMasker:
             torch.manual_seed(seed)
             return Networks(self.channels, self.settings.width).to(self.device)
 
-    def _fit_detection(self, pixels: Tensor, run: Run, train) -> list[dict[str, float]]:
+    def _fit_detection(self, pixels: Tensor, stage: Stage) -> History:
         settings, vqvae, networks = self.settings, self.vqvae, self.networks
         encoded, hi, lo = self._frozen(pixels)
         rankings = {
@@ -331,7 +326,7 @@ class DsrMasker:
             "lo": nearest_first(vqvae.codebook_lo),
         }
 
-        def step(indices: Tensor, random: torch.Generator) -> Mapping[str, Tensor]:
+        def step(indices: Tensor, random: torch.Generator, update: Update) -> None:
             chosen = indices.to(self.device)
             images, codes_hi, codes_lo = pixels[chosen], hi[chosen].long(), lo[chosen].long()
             masks = perlin_masks(len(indices), settings.input_size, random).to(self.device)
@@ -355,48 +350,49 @@ class DsrMasker:
                 "focal": focal(logits, target),
             }
             loss = parts["hi"] + parts["lo"] + IMAGE_WEIGHT * parts["image"] + parts["focal"]
-            return {"loss": loss, **parts}
+            update("adam", {"loss": loss, **parts})
 
         trained = {
             name: getattr(networks, name)
             for name in ("restrict_hi", "restrict_lo", "decoder", "detector")
         }
         parameters = [p for module in trained.values() for p in module.parameters()]
-        total = settings.epochs * training.batches_per_epoch(len(pixels), settings.batch)
+        total = settings.epochs * batches_per_epoch(len(pixels), settings.batch)
+        adam = torch.optim.Adam(parameters, settings.lr, fused=True)
         return train(
-            label=f"{run.label} detection",
+            stage,
             modules=trained,
-            optimizer=torch.optim.Adam(parameters, settings.lr, fused=True),
+            optimizers={"adam": Optimizer(adam, schedules.step_decay(total, at=0.8))},
             step=step,
+            count=len(pixels),
+            batch=settings.batch,
             epochs=settings.epochs,
-            seed=derive_seed(run.seed, "detection"),
-            multiplier=schedules.step_decay(total, at=0.8),
-            checkpoint=run.checkpoint("detection"),
         )
 
-    def _fit_upsampling(self, pixels: Tensor, run: Run, train) -> list[dict[str, float]]:
+    def _fit_upsampling(self, pixels: Tensor, stage: Stage) -> History:
         settings, upsampler = self.settings, self.networks.upsampler
 
-        def step(indices: Tensor, random: torch.Generator) -> Mapping[str, Tensor]:
+        def step(indices: Tensor, random: torch.Generator, update: Update) -> None:
             images = pixels[indices.to(self.device)]
             masks = perlin_masks(len(indices), settings.input_size, random).to(self.device)
             with torch.no_grad():
                 seen = self._seen(smudge(images, masks, random))
             with self.machine.autocast():
                 logits = upsampler(seen)
-            return {"loss": focal(logits, masks)}
+            update("adam", focal(logits, masks))
 
-        total = settings.upsampler_epochs * training.batches_per_epoch(len(pixels), settings.batch)
+        total = settings.upsampler_epochs * batches_per_epoch(len(pixels), settings.batch)
+        adam = torch.optim.Adam(upsampler.parameters(), settings.lr, fused=True)
+        # As in the authors' code: × 0.2 at 80 % and again at 90 %.
+        decay = schedules.step_decays(total, at=(0.8, 0.9), factor=0.2)
         return train(
-            label=f"{run.label} upsampling",
+            stage,
             modules={"upsampler": upsampler},
-            optimizer=torch.optim.Adam(upsampler.parameters(), settings.lr, fused=True),
+            optimizers={"adam": Optimizer(adam, decay)},
             step=step,
+            count=len(pixels),
+            batch=settings.batch,
             epochs=settings.upsampler_epochs,
-            seed=derive_seed(run.seed, "upsampling"),
-            # As in the authors' code: × 0.2 at 80 % and again at 90 %.
-            multiplier=lambda iteration: 0.2 ** sum(iteration >= at * total for at in (0.8, 0.9)),
-            checkpoint=run.checkpoint("upsampling"),
         )
 
     @torch.no_grad()

@@ -31,10 +31,10 @@ from torch.nn import functional as F
 
 from fader.config import MsFlow
 from fader.errors import FaderError
-from fader.maskers import Context, Run
+from fader.maskers import Context
 from fader.seeds import derive_seed
-from fader.training import loop as training
 from fader.training import schedules
+from fader.training.loop import Optimizer, Run, Update, batches_per_epoch, train
 from fader.vision.backbones import load_pyramid
 from fader.vision.flows import MultiScaleFlow
 
@@ -147,23 +147,19 @@ class MsFlowMasker:
         self.flow = self._new_flow(derive_seed(run.seed, "flow", "weights")).train()
         features = self._training_features(normal)
 
-        def step(indices: Tensor, random: torch.Generator) -> Mapping[str, Tensor]:
-            return {"loss": negative_log_likelihood(*self._latents(features(indices))).mean()}
+        def step(indices: Tensor, random: torch.Generator, update: Update) -> None:
+            update("adam", negative_log_likelihood(*self._latents(features(indices))).mean())
 
-        total = training.batches_per_epoch(len(normal), settings.batch) * settings.epochs
-        history = training.train(
-            label=f"{run.label} flow",
+        total = batches_per_epoch(len(normal), settings.batch) * settings.epochs
+        adam = torch.optim.Adam(self.flow.parameters(), settings.lr, fused=True)
+        history = train(
+            run.stage("flow", f"lower masks.maskers.{self.name}.lr"),
             modules={"flow": self.flow},
-            optimizer=torch.optim.Adam(self.flow.parameters(), settings.lr, fused=True),
+            optimizers={"adam": Optimizer(adam, schedule(total), clip=GRADIENT_NORM)},
             step=step,
             count=len(normal),
             batch=settings.batch,
             epochs=settings.epochs,
-            seed=derive_seed(run.seed, "flow"),
-            multiplier=schedule(total),
-            checkpoint=run.checkpoint("flow"),
-            remedy=f"lower lr of masker {self.name}",
-            clip=GRADIENT_NORM,
         )
         batches = torch.arange(len(normal)).split(settings.batch)
         maps = zip(*(self._maps(features(part)) for part in batches), strict=True)

@@ -8,7 +8,7 @@ from fader import runtime
 from fader.config import Config
 from fader.errors import FaderError, MissingWeights
 from fader.files import write_text
-from fader.maskers import Run, codebook
+from fader.maskers import codebook
 from fader.pipeline import artifacts
 from fader.pipeline.artifacts import Header
 from fader.pipeline.paths import codebook_path, losses_path
@@ -17,6 +17,7 @@ from fader.steps import maskers
 from fader.steps.category import Category
 from fader.steps.checkpoints import checkpoint, finish
 from fader.steps.masker import losses_csv
+from fader.training.loop import Run
 
 
 def make_codebook(config: Config) -> None:

@@ -8,7 +8,7 @@ from fader.pipeline.artifacts import Header
 from fader.pipeline.paths import losses_path
 from fader.steps.category import Category
 from fader.steps.checkpoints import checkpoint, finish
-from fader.training import loop as training
+from fader.training.loop import Stage, history_csv
 from fader.vision.unet import UNet
 
 
@@ -28,11 +28,14 @@ def train_ear(category: Category, seed: int) -> None:
         machine,
         packed["train"][fit],
         masks,
-        seed=category.seed(seed, "ear"),
-        label=category.label("ear", seed),
-        checkpoint=checkpoint(target, "ear", [chosen, used, machine.facts()]),
+        stage=Stage(
+            category.label("ear", seed),
+            category.seed(seed, "ear"),
+            checkpoint(target, "ear", [chosen, used, machine.facts()]),
+            "lower ear.lr",
+        ),
     )
-    write_text(losses_path(target), training.history_csv(history))
+    write_text(losses_path(target), history_csv(history))
     header = Header("ear", chosen, used, {"seed": seed, "machine": machine.facts()})
     artifacts.write_tensors(target, trained.state_dict(), header)
     finish(target)

@@ -17,7 +17,7 @@ from fader.steps import examples
 from fader.steps.category import MISSING, Category
 from fader.steps.checkpoints import checkpoint, finish
 from fader.steps.ear import network
-from fader.training import loop as training
+from fader.training.loop import Run, history_csv
 
 TEST_SCORES = "test_scores"
 
@@ -74,13 +74,15 @@ def train_fader(category: Category, seed: int, system: str) -> None:
         watch=lambda reconstruct: image_scores(
             maps_of(reconstruct, packed["test"], masks["test"], config.score, machine)
         ).tolist(),
-        seed=category.seed(seed, "fader"),
-        label=category.label(f"fader-{system}", seed),
-        checkpoint=lambda point: checkpoint(target, f"{point.lr!r}-{point.schedule}", key),
+        run=Run(
+            category.seed(seed, "fader"),
+            category.label(f"fader-{system}", seed),
+            lambda stage: checkpoint(target, stage, key),
+        ),
         initial=initial,
     )
     best = max(outcomes, key=lambda outcome: outcome.validation["value"])
-    write_text(losses_path(target), training.history_csv(best.history))
+    write_text(losses_path(target), history_csv(best.history))
     facts = {
         "seed": seed,
         "patch": patch,

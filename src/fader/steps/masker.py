@@ -3,13 +3,13 @@
 from fader import runtime
 from fader.errors import FaderError, MissingWeights
 from fader.files import write_text
-from fader.maskers import Run
 from fader.pipeline import artifacts
 from fader.pipeline.artifacts import Header
 from fader.pipeline.paths import losses_path
 from fader.steps import maskers
 from fader.steps.category import Category
 from fader.steps.checkpoints import checkpoint, finish
+from fader.training.loop import Run
 
 
 def train_masker(category: Category, seed: int, masker: str) -> None:

@@ -1,9 +1,9 @@
 """The one training loop: every trained system of the benchmark goes through ``train``.
 
-A system brings its modules, an optimiser and a ``step`` that turns image indices into losses. The
-loop brings the order of the images, the learning-rate schedule, an atomic checkpoint outside the
-outputs, a guard against losses that are not finite, a progress bar on a terminal and a JSON line an
-epoch otherwise.
+A system brings its modules, its optimisers and a ``step`` that turns image indices into losses and
+hands each to ``update``. The loop brings the order of the images, the learning-rate schedules, an
+atomic checkpoint outside the outputs, a guard against losses that are not finite, a progress bar on
+a terminal and a JSON line an epoch otherwise.
 
 All randomness of epoch e comes from a generator seeded by (seed, e), so a run that was killed and
 resumed makes the same bytes as one that was not.
@@ -13,6 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -22,96 +23,192 @@ from fader.errors import FaderError
 from fader.runtime import generator, interactive
 from fader.seeds import derive_seed
 from fader.training.checkpoint import Checkpoint, parameters_of
-from fader.training.schedules import Multiplier
+from fader.training.schedules import Multiplier, fixed
 
 CHECKPOINT_SECONDS = 20.0
 
-Step = Callable[[Tensor, torch.Generator], Mapping[str, Tensor]]
+History = list[dict[str, float]]
+Losses = Tensor | Mapping[str, Tensor]
+Update = Callable[[str, Losses], None]
+Step = Callable[[Tensor, torch.Generator, Update], None]
 
 
-def train(
-    *,
-    label: str,
-    modules: Mapping[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
-    step: Step,
-    count: int,
-    batch: int,
-    epochs: int,
-    seed: int,
-    multiplier: Multiplier,
-    checkpoint: Checkpoint,
-    remedy: str,
-    clip: float | None = None,
-    observe: Callable[[], Mapping[str, list[float]]] | None = None,
-    report: Callable[[str], None] = print,
-) -> list[dict[str, float]]:
-    """Train in place for ``epochs`` passes over ``count`` images; resumes from ``checkpoint``.
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimiser with its schedule.
+
+    Parameters
+    ----------
+    algorithm : of ``torch.optim``; its groups' learning rates are those that the schedule scales.
+    schedule : iteration → factor on the learning rate of every group.
+    clip : largest norm of the gradient, all its parameters together; None leaves it as it is.
+    """
+
+    algorithm: torch.optim.Optimizer
+    schedule: Multiplier = field(default_factory=fixed)
+    clip: float | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training: what it is called, its seed, and where it saves itself.
 
     Parameters
     ----------
     label : what is trained, for the log and for errors.
-    modules : what a checkpoint holds, by name; ``step`` sets their train/eval modes.
-    step : (indices (b,) int64 on the CPU, generator) → scalar losses, ``loss`` being the one
-    minimised.
-    multiplier : iteration → factor on every parameter group's own learning rate.
+    seed : derived seed of the order of the images and of all that ``step`` draws.
+    checkpoint : where an unfinished training is saved, and the key that says which one it is.
     remedy : what a user can do when the loss is not finite; ends that FaderError.
-    clip : largest norm of the gradient, all parameters together; None leaves it as it is.
-    observe : called after every epoch; what it gives is kept in that epoch's history.
+    """
+
+    label: str
+    seed: int
+    checkpoint: Checkpoint
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """The training of a system, in one or several stages.
+
+    Parameters
+    ----------
+    seed : derived seed, from which each stage derives its own.
+    label : the system, its category and its seed, for the log.
+    checkpoint : name of a stage → where it saves itself.
+    """
+
+    seed: int
+    label: str
+    checkpoint: Callable[[str], Checkpoint]
+
+    def stage(self, name: str, remedy: str) -> Stage:
+        """A stage by name, with a seed of its own."""
+        return Stage(
+            f"{self.label} {name}", derive_seed(self.seed, name), self.checkpoint(name), remedy
+        )
+
+
+def train(
+    stage: Stage,
+    *,
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, Optimizer],
+    step: Step,
+    count: int,
+    batch: int,
+    epochs: int,
+    observe: Callable[[], Mapping[str, list[float]]] | None = None,
+    report: Callable[[str], None] = print,
+) -> History:
+    """Train in place for ``epochs`` passes over ``count`` images; resumes from the checkpoint.
+
+    Parameters
+    ----------
+    stage : label, seed, checkpoint and remedy.
+    modules : what a checkpoint holds, by name; ``step`` sets their train/eval modes.
+    optimizers : by name; a checkpoint holds them too.
+    step : (indices (b,) int64 on the CPU, generator, update) → None. It calls
+        ``update(name, losses)`` for every optimiser that takes a step: gradients to zero, backward,
+        clip, step at the scheduled rate. ``losses`` is the scalar to minimise, or a mapping in
+        which ``loss`` is, the rest being recorded.
+    observe : called after every epoch; what it returns is kept in that epoch's history.
     report : receives the JSON line of every epoch unless a progress bar is shown.
 
     Returns
     -------
-    One dictionary per epoch: epoch (1-based), lr (of the first group) and the mean of each loss.
-    A last batch of one image is left out, since batch normalisation cannot use it.
+    One dictionary per epoch: epoch (1-based), lr (of the first optimiser's first group) and the
+    mean of each loss, those of all but the first optimiser under ``<optimiser>_<loss>``. A last
+    batch of one image is left out, since batch normalisation cannot use it.
+
+    Raises
+    ------
+    FaderError : fewer than two images, or a loss or a weight that is not finite.
     """
-    started, history = checkpoint.load(modules, optimizer)
-    rates = [group["lr"] for group in optimizer.param_groups]
-    parameters = parameters_of(optimizer)
     per_epoch = batches_per_epoch(count, batch)
     if not per_epoch:
         raise FaderError(
-            f"{label}: {count} training image(s) do not make a batch; at least 2 are needed"
+            f"{stage.label}: {count} training image(s) do not make a batch; at least 2 are needed"
         )
+    algorithms = {name: optimizer.algorithm for name, optimizer in optimizers.items()}
+    started, history = stage.checkpoint.load(modules, algorithms)
+    updater = _Updater(optimizers)
     saved = time.monotonic()
-    bar = _progress(range(started, epochs), label, epochs, started)
+    bar = _progress(range(started, epochs), stage.label, epochs, started)
     for epoch in bar:
-        random = generator(derive_seed(seed, "epoch", str(epoch)))
-        sums: dict[str, Tensor] = {}
+        random = generator(derive_seed(stage.seed, "epoch", str(epoch)))
         began = time.monotonic()
+        updater.start_epoch()
         for number, indices in enumerate(_batches(torch.randperm(count, generator=random), batch)):
-            factor = multiplier(epoch * per_epoch + number)
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * factor
-            losses = step(indices, random)
-            optimizer.zero_grad(set_to_none=True)
-            losses["loss"].backward()
-            if clip is not None:
-                nn.utils.clip_grad_norm_(parameters, clip)
-            optimizer.step()
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value.detach()
-        means = {name: float(value) / per_epoch for name, value in sums.items()}
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-        if not (math.isfinite(means["loss"]) and _finite(modules)):
+            updater.schedule(epoch * per_epoch + number)
+            step(indices, random, updater)
+        rate = updater.rate()
+        updater.restore_rates()
+        means = {name: float(total) / per_epoch for name, total in updater.sums.items()}
+        if not (all(map(math.isfinite, means.values())) and _finite(modules)):
             raise FaderError(
-                f"{label}: the loss or a weight is not finite in epoch {epoch + 1}; {remedy}"
+                f"{stage.label}: the loss or a weight is not finite in epoch {epoch + 1};"
+                f" {stage.remedy}"
             )
-        losses = {"epoch": epoch + 1, "lr": rates[0] * factor} | means
+        losses = {"epoch": epoch + 1, "lr": rate} | means
         history.append(losses | dict(observe() if observe else {}))
         if isinstance(bar, tqdm):
-            bar.set_postfix(loss=f"{means['loss']:.4f}")
+            bar.set_postfix({name: f"{value:.4f}" for name, value in list(means.items())[:1]})
         else:
             seconds = round(time.monotonic() - began, 3)
-            report(json.dumps({"label": label} | losses | {"seconds": seconds}))
+            report(json.dumps({"label": stage.label} | losses | {"seconds": seconds}))
         if epoch + 1 == epochs or time.monotonic() - saved > CHECKPOINT_SECONDS:
-            checkpoint.save(epoch + 1, history, modules, optimizer)
+            stage.checkpoint.save(epoch + 1, history, modules, algorithms)
             saved = time.monotonic()
     return history
 
 
-def history_csv(history: list[dict[str, float]]) -> str:
+class _Updater:
+    """``update`` of a step: one optimiser's step on one loss, and the sums of all losses."""
+
+    def __init__(self, optimizers: Mapping[str, Optimizer]) -> None:
+        self.optimizers = optimizers
+        self.first = next(iter(optimizers))
+        self.sums: dict[str, Tensor | float] = {}
+        self.rates = {
+            name: [group["lr"] for group in optimizer.algorithm.param_groups]
+            for name, optimizer in optimizers.items()
+        }
+
+    def start_epoch(self) -> None:
+        self.sums = {}
+
+    def schedule(self, iteration: int) -> None:
+        for name, optimizer in self.optimizers.items():
+            self._scale(name, optimizer.schedule(iteration))
+
+    def restore_rates(self) -> None:
+        for name in self.optimizers:
+            self._scale(name, 1.0)
+
+    def _scale(self, name: str, factor: float) -> None:
+        groups = self.optimizers[name].algorithm.param_groups
+        for group, rate in zip(groups, self.rates[name], strict=True):
+            group["lr"] = rate * factor
+
+    def rate(self) -> float:
+        """Present learning rate of the first optimiser's first group."""
+        return self.optimizers[self.first].algorithm.param_groups[0]["lr"]
+
+    def __call__(self, name: str, losses: Losses) -> None:
+        values = losses if isinstance(losses, Mapping) else {"loss": losses}
+        optimizer = self.optimizers[name]
+        optimizer.algorithm.zero_grad(set_to_none=True)
+        values["loss"].backward()
+        if optimizer.clip is not None:
+            nn.utils.clip_grad_norm_(parameters_of(optimizer.algorithm), optimizer.clip)
+        optimizer.algorithm.step()
+        for key, value in values.items():
+            column = key if name == self.first else f"{name}_{key}"
+            self.sums[column] = self.sums.get(column, 0.0) + value.detach()
+
+
+def history_csv(history: History) -> str:
     """Losses per epoch as CSV."""
     lines = [",".join(history[0])]
     lines += [",".join(f"{value:.6g}" for value in epoch.values()) for epoch in history]

@@ -1,7 +1,7 @@
 """Learning-rate schedules: factors on an optimiser's own rate, by iteration."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 Multiplier = Callable[[int], float]
 
@@ -14,6 +14,11 @@ def fixed() -> Multiplier:
 def step_decay(total: int, at: float = 5 / 6, factor: float = 0.1) -> Multiplier:
     """× ``factor`` from the fraction ``at`` of the run on."""
     return lambda iteration: 1.0 if iteration < at * total else factor
+
+
+def step_decays(total: int, at: Sequence[float], factor: float) -> Multiplier:
+    """× ``factor`` from each of the fractions ``at`` of the run on."""
+    return lambda iteration: factor ** sum(iteration >= part * total for part in at)
 
 
 def one_cycle(total: int, rise: float = 0.3, start: float = 1 / 25) -> Multiplier:

@@ -1,0 +1,122 @@
+"""What a detector is: fitted on normal images, it scores images and their pixels.
+
+EAR, FADeR and every baseline are ``Detector``s, and ``fader evaluate`` knows no other type. To add
+one, write a module here with a ``create`` function of the signature of ``fader.detectors.create``,
+a settings class in ``fader.config.detectors`` whose ``kind`` is the module's name, and a block
+under ``detectors`` in a preset. ``docs/adding-a-detector.md`` shows one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fader.config import Loss, Score, UNet
+from fader.runtime import Machine
+from fader.training.loop import History, Run
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a detector works, and the settings that several detectors share.
+
+    Parameters
+    ----------
+    machine : device and precision.
+    size : side of the images, pixels.
+    unet, loss : EAR's network and reconstruction loss, for the detectors of its line.
+    score : from a reconstruction to an anomaly map.
+    """
+
+    machine: Machine
+    size: int
+    unet: UNet
+    loss: Loss
+    score: Score
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of a category.
+
+    Parameters
+    ----------
+    pixels : (N, 3, H, W) uint8.
+    masks : (N, H, W) bool, what a masker suspects; None for detectors that have no masker.
+    """
+
+    pixels: Tensor
+    masks: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, indices) -> Images:
+        masks = None if self.masks is None else self.masks[indices]
+        return Images(self.pixels[indices], masks)
+
+    def batches(self, size: int) -> Iterator[Images]:
+        """Consecutive parts of at most ``size`` images."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a detector says of images: ``maps`` (N, H, W) and ``images`` (N,), float32 on the CPU,
+    higher = more anomalous."""
+
+    maps: Tensor
+    images: Tensor
+
+
+class Detector(nn.Module):
+    """Base of all detectors. Its ``state_dict`` is what is kept of a training.
+
+    Subclasses give ``fit`` and ``anomaly_map``, and may give ``image_score`` and ``reconstruct``.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.context = context
+
+    @property
+    def machine(self) -> Machine:
+        return self.context.machine
+
+    def fit(self, normal: Images, run: Run) -> Mapping[str, History]:
+        """Learn from normal images; leaves the detector in evaluation mode.
+
+        Returns
+        -------
+        Name of each training stage → its losses per epoch.
+        """
+        raise NotImplementedError
+
+    def anomaly_map(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
+        """Images (B, 3, H, W) float32 in [0, 1], on the device → (B, H, W), higher = more
+        anomalous. The map of an image does not depend on the others."""
+        raise NotImplementedError
+
+    def image_score(self, images: Tensor, maps: Tensor) -> Tensor:
+        """Score (B,) of images (B, 3, H, W) with their ``maps`` (B, H, W): the map's maximum."""
+        return maps.flatten(1).amax(1)
+
+    def reconstruct(self, images: Tensor, masks: Tensor | None = None) -> Tensor | None:
+        """What the detector would have normal: (B, 3, H, W) in [0, 1]; None where it makes none."""
+        return None
+
+    @torch.inference_mode()
+    def scores(self, images: Images) -> Scores:
+        """Maps and image scores of any number of images, in batches of ``score.batch``."""
+        maps, scores = [], []
+        for part in images.batches(self.context.score.batch):
+            pixels = self.machine.images(part.pixels)
+            masks = None if part.masks is None else part.masks.to(pixels.device)
+            found = self.anomaly_map(pixels, masks)
+            maps.append(found.float().cpu())
+            scores.append(self.image_score(pixels, found).float().cpu())
+        return Scores(torch.cat(maps), torch.cat(scores))
