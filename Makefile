@@ -40,9 +40,10 @@ restore: env ## after `dvc pull`: let Snakemake see the files as done
 check: env ## AUROCs within the tolerances of reference/expected.csv?
 	fader check
 
-lint: env
+lint: env ## style and types
 	ruff check .
 	ruff format --check .
+	mypy
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from fader.evaluation.metrics import PixelHistogram
+from fader.evaluation.pixels import PixelHistogram
 
 CHUNK = 2**22
 

@@ -7,11 +7,14 @@ once.
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fader.errors import FaderError
+
+if TYPE_CHECKING:
+    from fader.config import Config
 
 app = typer.Typer(
     name="fader",
@@ -26,18 +29,21 @@ app = typer.Typer(
 ConfigFile = Annotated[
     Path, typer.Option("--config", envvar="FADER_PARAMS", help="Configuration file.")
 ]
-DatasetName = Annotated[str, typer.Option("--dataset", help="Data set, a key of `datasets`.")]
-CategoryName = Annotated[str, typer.Option("--category", help="Category of the data set.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed, one of `seeds`.")]
+Phase = Annotated[str, typer.Argument(help="dataset, pack, … evaluate, report.")]
+Place = Annotated[
+    str | None, typer.Argument(help="A key of `categories` (of `datasets` for dataset).")
+]
+System = Annotated[str | None, typer.Option("--system", help="A masker, variant or detector.")]
 
 PARAMS = Path("params.yaml")
 
 
-def _category(config: Path, dataset: str, category: str):
+def _planned(config: Path) -> "Config":
+    """The configuration, less the optional maskers that the run goes without."""
     from fader.config import load
-    from fader.steps.category import Category
+    from fader.pipeline.weights import planned
 
-    return Category(load(config), dataset, category)
+    return planned(load(config))
 
 
 @app.command()
@@ -56,11 +62,12 @@ def preset(
 def validate(config: ConfigFile = PARAMS) -> None:
     """Check a configuration; one line names the first wrong key."""
     from fader.config import load
+    from fader.pipeline.methods import methods
 
     loaded = load(config)
     typer.echo(
         f"{config}: run {loaded.run!r}, {len(loaded.categories)} categories,"
-        f" {len(loaded.methods())} methods, seeds {loaded.seeds}"
+        f" {len(methods(loaded))} methods, seeds {loaded.seeds}"
     )
 
 
@@ -73,176 +80,19 @@ def schema() -> None:
 
 
 @app.command()
-def dataset(
-    name: Annotated[str, typer.Argument(help="A key of `datasets`.")], config: ConfigFile = PARAMS
-) -> None:
-    """Generate, download, or point to a data set; writes data/raw/NAME/manifest.json."""
-    from fader.config import load
-    from fader.steps.dataset import dataset as make
-
-    typer.echo(make(load(config), name))
-
-
-@app.command()
-def pack(dataset: DatasetName, category: CategoryName, config: ConfigFile = PARAMS) -> None:
-    """Read a category's images and masks into one memory-mapped file."""
-    from fader.steps.pack import make_pack
-
-    make_pack(_category(config, dataset, category))
-
-
-@app.command()
-def validation(dataset: DatasetName, category: CategoryName, config: ConfigFile = PARAMS) -> None:
-    """Hold out training normals and paint synthetic defects on them."""
-    from fader.steps.validation import make_validation
-
-    make_validation(_category(config, dataset, category))
-
-
-MaskerOption = Annotated[str, typer.Option("--masker", help="A key of `masks.maskers`.")]
-
-
-@app.command()
-def train_codebook(config: ConfigFile = PARAMS) -> None:
-    """Train, or read from its file, the codebook that all categories share."""
-    from fader.config import load
-    from fader.steps.codebook import make_codebook
-
-    make_codebook(load(config))
-
-
-@app.command()
-def train_masker(
-    dataset: DatasetName,
-    category: CategoryName,
-    seed: Seed,
-    masker: MaskerOption,
+def run(
+    phase: Phase,
+    place: Place = None,
+    system: System = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="One of `seeds`.")] = None,
     config: ConfigFile = PARAMS,
 ) -> None:
-    """Fit a masker that learns on the fitted normals."""
-    from fader.steps.masker import train_masker as train
+    """Do one job of one phase: what a rule runs."""
+    from fader import steps
+    from fader.pipeline.context import Context
+    from fader.pipeline.jobs import Job
 
-    train(_category(config, dataset, category), seed, masker)
-
-
-@app.command()
-def mask(
-    dataset: DatasetName,
-    category: CategoryName,
-    masker: MaskerOption,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Seed of a masker that learns.")
-    ] = None,
-    config: ConfigFile = PARAMS,
-) -> None:
-    """Saliency and binary masks of every image by one masker."""
-    from fader.steps.mask import make_mask
-
-    make_mask(_category(config, dataset, category), masker, seed)
-
-
-@app.command()
-def train_ear(
-    dataset: DatasetName, category: CategoryName, seed: Seed, config: ConfigFile = PARAMS
-) -> None:
-    """Pre-train EAR's U-Net on the fitted normals."""
-    from fader.steps.ear import train_ear as train
-
-    train(_category(config, dataset, category), seed)
-
-
-@app.command()
-def search_mosaic(
-    dataset: DatasetName, category: CategoryName, seed: Seed, config: ConfigFile = PARAMS
-) -> None:
-    """Choose the mosaic scale m* of a trained EAR."""
-    from fader.steps.mosaic import search_mosaic as search
-
-    search(_category(config, dataset, category), seed)
-
-
-@app.command()
-def train_fader(
-    dataset: DatasetName,
-    category: CategoryName,
-    seed: Seed,
-    system: Annotated[str, typer.Option("--system", help="MASKER or MASKER-VARIANT.")],
-    config: ConfigFile = PARAMS,
-) -> None:
-    """Train FADeR, or a variant of it, over its learning-rate grid."""
-    from fader.steps.fader import train_fader as train
-
-    train(_category(config, dataset, category), seed, system)
-
-
-@app.command()
-def evaluate(
-    dataset: DatasetName,
-    category: CategoryName,
-    seed: Seed,
-    method: Annotated[
-        list[str], typer.Option("--method", help="Such as ear-dino or fader-dino; repeatable.")
-    ],
-    config: ConfigFile = PARAMS,
-) -> None:
-    """Metrics and anomaly maps of one or more methods on the test images."""
-    from fader.steps.evaluate import evaluate as run
-
-    for name in method:
-        run(_category(config, dataset, category), seed, name)
-
-
-@app.command()
-def summarise(dataset: DatasetName, category: CategoryName, config: ConfigFile = PARAMS) -> None:
-    """Gather what was measured on a category in one small file."""
-    from fader.steps.records import summarise as write
-
-    write(_category(config, dataset, category))
-
-
-@app.command()
-def cost(config: ConfigFile = PARAMS) -> None:
-    """Count and time what inference costs on this machine."""
-    from fader.config import load
-    from fader.steps.cost import measure_cost
-
-    measure_cost(load(config))
-
-
-@app.command()
-def table(
-    names: Annotated[
-        list[str],
-        typer.Argument(help="table1 … table4, masks, controls, validation, cost, …"),
-    ],
-    config: ConfigFile = PARAMS,
-) -> None:
-    """Write tables of the paper, and those beside them, as CSV, Markdown and LaTeX."""
-    from fader.config import load
-    from fader.pipeline.record import warnings
-    from fader.report import make_tables
-
-    loaded = load(config)
-    for path in make_tables(loaded, names):
-        typer.echo(path)
-    if "validation" in names:
-        for line in warnings(loaded.run):
-            typer.echo(line, err=True)
-
-
-@app.command()
-def figure(
-    names: Annotated[list[str], typer.Argument(help="fig1, fig2 or fig6.")],
-    config: ConfigFile = PARAMS,
-) -> None:
-    """Draw figures of the paper as PNG and PDF."""
-    from fader.config import load
-    from fader.report import make_figure
-
-    loaded = load(config)
-    for name in names:
-        for path in make_figure(loaded, name):
-            typer.echo(path)
+    steps.run(Context(_planned(config), Job(phase, place, system, seed)))
 
 
 @app.command()
@@ -253,44 +103,49 @@ def check(
     config: ConfigFile = PARAMS,
 ) -> None:
     """Compare the run's AUROCs with reference/expected.csv; exit status 1 where one is off."""
-    from fader.config import load
     from fader.report import gate
-    from fader.steps.records import records
+    from fader.report.records import Records
 
-    loaded = load(config)
-    found = records(loaded)
+    records = Records.read(_planned(config))
     if update:
-        rows = gate.update(found, gate.EXPECTED, loaded.run)
-        typer.echo(f"{gate.EXPECTED}: {len(rows)} rows of run {loaded.run!r}")
+        rows = gate.update(records, gate.EXPECTED)
+        typer.echo(f"{gate.EXPECTED}: {len(rows)} rows of run {records.config.run!r}")
         return
-    cells = gate.compare(found, gate.read(gate.EXPECTED), loaded.run)
+    cells = gate.compare(records, gate.read(gate.EXPECTED))
     typer.echo(gate.render(cells, colour=sys.stdout.isatty()))
     if not gate.passed(cells):
         raise typer.Exit(1)
 
 
 @app.command()
-def numbers(config: ConfigFile = PARAMS) -> None:
-    """Write averages and points of curves for `dvc metrics` and `dvc plots`."""
-    from fader.config import load
-    from fader.report import make_numbers
+def errata() -> None:
+    """Write reference/ERRATA.md: what does not add up in the paper's own numbers."""
+    from fader.report import REFERENCE
+    from fader.report import errata as page
 
-    for path in make_numbers(load(config)):
-        typer.echo(path)
+    typer.echo(page.write(REFERENCE))
 
 
 @app.command()
 def make(
-    phase: Annotated[str, typer.Argument(help="dataset, pack, … evaluate, report.")],
-    stage: Annotated[
-        str | None, typer.Argument(help="A key of `categories` (of `datasets` for dataset).")
-    ] = None,
+    phase: Phase,
+    place: Place = None,
+    system: Annotated[str | None, typer.Argument(help="A masker, variant or detector.")] = None,
 ) -> None:
-    """Ask Snakemake for one phase's files of one category: what a DVC stage runs."""
-    from fader.config import load
+    """Ask Snakemake for one phase's files at one place: what a DVC stage runs."""
     from fader.pipeline.record import make as ask
 
-    ask(load(PARAMS), phase, stage)
+    ask(_planned(PARAMS), phase, place, system)
+
+
+@app.command()
+def inputs() -> None:
+    """Bring workflow/inputs up to date: digests of code and of the user's own files, for DVC."""
+    from fader.config import load
+    from fader.pipeline.external import write_states
+    from fader.pipeline.weights import plan
+
+    typer.echo(f"{write_states(plan(load(PARAMS)))} changed")
 
 
 @app.command()
@@ -298,32 +153,31 @@ def record() -> None:
     """Run Snakemake on all that DVC finds stale, and record the result in dvc.lock."""
     from fader.config import load
     from fader.pipeline.record import record as run
+    from fader.pipeline.weights import plan
 
-    typer.echo(run(load(PARAMS)))
+    typer.echo(run(plan(load(PARAMS))))
 
 
 @app.command()
 def restore() -> None:
     """After `dvc pull`: let Snakemake take the files as made."""
+    from fader.config import load
     from fader.pipeline.record import restore as run
+    from fader.pipeline.weights import plan
 
-    typer.echo(run())
-
-
-@app.command()
-def closure() -> None:
-    """Print workflow/closure.json: the source files that each phase runs."""
-    from fader.pipeline.code import text
-
-    typer.echo(text(), nl=False)
+    typer.echo(run(plan(load(PARAMS))))
 
 
 @app.command()
 def dvc_yaml() -> None:
     """Print dvc.yaml."""
-    from fader.pipeline.record import dvc_yaml as text
+    from fader.config import load
+    from fader.pipeline.dvc import dvc_yaml as text
 
-    typer.echo(text(), nl=False)
+    typer.echo(text(load(EXAMPLE)), nl=False)
+
+
+EXAMPLE = Path("presets/ci.yaml")  # has a system of every phase
 
 
 def main() -> None:

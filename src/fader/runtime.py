@@ -71,7 +71,10 @@ def start(settings: Runtime) -> Machine:
         )
     device = torch.device("cuda" if available else "cpu")
     torch.set_num_threads(settings.threads)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # as use_deterministic_algorithms, less a compiler
+    # A debugging aid that would take a tenth of every training.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    _leave_compiler_out()
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -79,6 +82,18 @@ def start(settings: Runtime) -> Machine:
     if precision == "auto":
         precision = "bf16" if has_bf16(device) else "fp32"
     return Machine(device, precision)
+
+
+def _leave_compiler_out() -> None:
+    """Keep torch's compiler, two seconds of imports that nothing here uses, out of optimisers.
+
+    They import it at their first call, to tell it not to compile them; so they are told here that
+    it has been told.
+    """
+    for method in vars(torch.optim.Optimizer).values():
+        wrapped = getattr(method, "__wrapped__", None)
+        if wrapped is not None:
+            wrapped.__dict__.setdefault("__dynamo_disable", wrapped)
 
 
 def generator(seed: int) -> torch.Generator:
@@ -91,7 +106,9 @@ def weights_hash(tensors: dict[str, torch.Tensor]) -> str:
     hasher = hashlib.sha256()
     for name in sorted(tensors):
         hasher.update(name.encode())
-        hasher.update(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        hasher.update(  # numpy declares its buffers for Python 3.12 and later
+            tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy()  # type: ignore[arg-type]
+        )
     return hasher.hexdigest()[:16]
 
 

@@ -4,35 +4,45 @@ import json
 import re
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
-from tiny_project import Project, checkout
+from tiny_project import ROOT, Project, checkout
 
+from fader.config import load
+from fader.pipeline import external, phases
 from fader.pipeline.artifacts import read_header
-from fader.pipeline.paths import Files
-from fader.pipeline.phases import AXES, PHASES, lookup
-from fader.pipeline.record import OF_RUN, RULES
+from fader.pipeline.jobs import Job
+from fader.pipeline.phases import PHASES, lookup
+from fader.pipeline.record import RULES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 STAGE = "synthetic_small-bolt"
-FILES = Files.of("ci", "synthetic_small", "bolt")
-EAR, FADER = FILES.ear(0), FILES.fader(0, "dinov2")
-METRICS = FILES.metrics(0, "fader-dinov2")
-TRAINED = {f"fader@{STAGE}", f"evaluate@{STAGE}", "report"}  # by a change of FADeR's settings
-PHASE = {rule: phase for phase, rules in RULES.items() for rule in rules} | {"all": "report"}
+EAR = f"results/ci/{STAGE}/ear/seed0.safetensors"
+FADER = f"results/ci/{STAGE}/models/fader/seed0.safetensors"
+METRICS = f"results/ci/metrics/{STAGE}/seed0/fader-dinov2.json"
+OF_RUN = [phase for phase, about in PHASES.items() if about.over == "run"]
+PLUGINS = {f"plugin@{STAGE}-{masker}" for masker in ("dinov2", "dsr")}
+# By a change of FADeR's settings; `inputs` is looked at always.
+TRAINED = {f"fader@{STAGE}", *PLUGINS, f"evaluate@{STAGE}", "report"}
+PHASE = {phase: phase for phase in PHASES} | {"all": "report"}
+PHASE |= {rule: phase for phase, rules in RULES.items() for rule in rules}
 TABLES = ("snakemake", "--cores", "2", "--", "tables")
 
 
 def ran(output: str) -> set[str]:
     """Stages that a `dvc repro` ran."""
-    return set(re.findall(r"Running stage '(.+)'", output))
+    return set(re.findall(r"Running stage '(.+)'", output)) - {"inputs"}
 
 
 def dvc_status(project: Project) -> dict:
-    return json.loads(project.run("dvc", "status", "--json"))
+    """What DVC finds stale, but for the stage that is run always."""
+    stages = json.loads(project.run("dvc", "status", "--json"))
+    stages.pop("inputs", None)
+    return stages
 
 
 def idle(project: Project) -> bool:
@@ -64,7 +74,7 @@ def wait(condition: Callable[[], bool], seconds: float = 180) -> None:
 
 def break_phase(project: Project, phase: str) -> Callable[[], None]:
     """Make a phase's code fail; returns what mends it."""
-    path = project.root / f"src/fader/phases/{phase}.py"
+    path = project.root / f"src/fader/steps/{phase}.py"
     sound = path.read_text()
     path.write_text(sound + '\nraise RuntimeError("broken on purpose")\n')
     return lambda: path.write_text(sound) and None
@@ -82,7 +92,7 @@ def made(fresh, tmp_path_factory) -> Project:
     folder = tmp_path_factory.mktemp("made")
     project = fresh.copy(folder / "project")
     project.run("dvc", "remote", "add", "-d", "store", str(folder / "store"))
-    assert len(ran(project.run("dvc", "repro"))) == len(PHASES)
+    project.run("dvc", "repro")
     commit(project, "made")
     project.run("dvc", "push")
     return project
@@ -101,13 +111,14 @@ def test_a_second_repro_runs_nothing(made):
 
 def test_metrics_and_plots_show_the_run(made, tmp_path):
     shown = json.loads(made.run("dvc", "metrics", "show", "--json"))
-    average = shown[""]["data"]["results/ci/tables/metrics.json"]["data"]["average"]
+    numbers = shown[""]["data"]["results/ci/tables/metrics.json"]["data"]
+    average = numbers["average"]["synthetic_small"]
     facts = read_header(made.root / METRICS).facts["metrics"]
     assert average["fader-dinov2"]["pixel_auroc"] == pytest.approx(facts["pixel_auroc"])
     made.run("dvc", "plots", "show", "--out", str(tmp_path))
     page = (tmp_path / "index.html").read_text()
     for curve in ("roc", "pr", "losses"):
-        assert f"curves/{curve}/synthetic_small/bolt.csv" in page
+        assert f"curves/{curve}/{STAGE}.csv" in page
 
 
 def closed(edges: set[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -127,39 +138,52 @@ def test_both_engines_have_the_same_graph(made):
         (a.partition("@")[0], b.partition("@")[0])
         for a, b in re.findall(r'"(\S+)" -> "(\S+)"', made.run("dvc", "dag", "--dot"))
     }
-    # What reads all categories has, in DVC, files that stand for them (see records.summarise and
-    # paths.normals_path): paths, not edges.
+    # What reads all categories has, in DVC, files that stand for them (see paths.normals): paths,
+    # not edges.
+    dvc = {(a, b) for a, b in dvc if a != "inputs"}  # digests of code, which are params of rules
     inner = {(a, b) for a, b in snakemake if a != b and b not in OF_RUN}
     assert {(a, b) for a, b in dvc if b not in OF_RUN} == inner
     assert closed(dvc) == closed(snakemake)
 
 
-def test_both_engines_depend_on_the_same_settings_and_code(made):
+def job_of(command: str) -> Job:
+    """The job that a rule's shell command does."""
+    words = command.partition(">")[0].split()[2:]
+    options = dict(pairwise(words))
+    place = words[1] if len(words) > 1 and not words[1].startswith("--") else None
+    seed = options.get("--seed")
+    return Job(words[0], place, options.get("--system"), None if seed is None else int(seed))
+
+
+def test_both_engines_depend_on_the_same_settings_and_code(made, monkeypatch):
     """Snakemake's records of what its jobs depended on against the values in dvc.lock."""
-    params, stages = made.params(), lock(made)
-    code = json.loads((made.root / "workflow/closure.json").read_text())
+    monkeypatch.chdir(made.root)
+    config, stages = load(Path("params.yaml")), lock(made)
     seen = set()
     for path in (made.root / ".snakemake/metadata").rglob("*"):
         if not path.is_file():
             continue
         record = json.loads(path.read_text())
-        phase = PHASE[record["rule"]]
-        name = {"dataset": "dataset@synthetic_small"} | {key: key for key in OF_RUN}
-        stage = stages[name.get(phase, f"{phase}@{STAGE}")]
-        named = re.search(r"--masker (\w+)", record["shellcmd"])
-        masker = named.group(1) if named else ""
-        keys = [k.format(dataset="synthetic_small", masker=masker) for k in PHASES[phase]]
-        # A rule may have params beside the settings: which files it makes of what it is given.
-        assert {repr(lookup(params, key)) for key in keys} <= set(record["params"])
-        whole = {k.removesuffix(f".{masker}") for k in keys}
-        assert set(stage["params"]["params.yaml"]) == whole | set(AXES.get(phase, ()))
-        modules = {dep["path"] for dep in stage["deps"] if dep["path"].startswith("src/")}
-        assert modules == set(code[phase])
-        kind = params["masks"]["maskers"].get(masker, {}).get("kind")
-        read = {file for file in record["input"] if file.startswith("src/")}
-        assert read == set(code.get(f"{phase}.{kind}", modules)) <= modules
-        seen.add(record["rule"])
-    assert seen == set(PHASE) - {"all", "tables", "evaluate_variants"}
+        if record["rule"] == "tables":
+            continue
+        job = job_of(record["shellcmd"])
+        stage = stages["@".join(filter(None, [job.phase, stage_name(job)]))]
+        sections = set(phases.sections(config, job))
+        keys = set(phases.keys(config, job)) - sections
+        assert set(stage["params"]["params.yaml"]) == keys | set(PHASES[job.phase].axes)
+        states = [dep["path"] for dep in stage["deps"] if dep["path"].startswith("workflow/")]
+        assert states == [external.state_file(job.phase, job.place, job.system)]
+        state = json.loads((made.root / states[0]).read_text())
+        assert set(state["sections"]) == sections
+        expected = {repr(phases.settings(config, job)), repr(state["code"])}
+        assert expected <= set(record["params"])
+        seen.add(job.phase)
+    assert seen == {job.phase for job in phases.jobs(config)}
+
+
+def stage_name(job: Job) -> str:
+    """What DVC calls a job's stage, after the phase."""
+    return "-".join(part for part in (job.place, job.system) if part)
 
 
 def test_snakemake_makes_the_same_bytes_and_its_run_can_be_recorded(fresh, made, tmp_path):
@@ -173,7 +197,7 @@ def test_snakemake_makes_the_same_bytes_and_its_run_can_be_recorded(fresh, made,
     for name, stage in lock(made).items():
         for ours, theirs in zip(lock(direct)[name]["outs"], stage["outs"], strict=True):
             assert ours["path"] == theirs["path"]
-            if re.search(r"/(metrics|summary|cost|tables)(/|$)", ours["path"]):  # they hold timings
+            if re.search(r"/(metrics|cost|tables)(/|$)", ours["path"]):  # they hold timings
                 continue
             assert ours["md5"] == theirs["md5"], ours["path"]
     for path in (direct.root / "results/ci/tables").glob("*"):
@@ -204,11 +228,12 @@ def test_a_setting_remakes_its_phase_and_later_ones_and_a_failure_keeps_the_rest
 def test_a_new_category_runs_alone(project):
     place = {"dataset": "synthetic_small", "category": "weave"}
     project.set("categories.new", place)
-    phases = {f"{phase}@new" for phase in PHASES if phase not in ("dataset", *OF_RUN)}
+    output = ran(project.run("dvc", "repro"))
+    assert {f"{phase}@new" for phase in ("pack", "ear", "mosaic", "fader", "evaluate")} <= output
     # The codebook is trained on all categories, and what it is part of is made again.
-    of_codebook = {"masker", "mask", "fader", "evaluate"}
-    again = {"codebook", "report", *(f"{phase}@{STAGE}" for phase in of_codebook)}
-    assert ran(project.run("dvc", "repro")) == phases | again
+    assert {"codebook", f"mask@{STAGE}-dsr", f"plugin@{STAGE}-dsr", "report"} <= output
+    assert not {f"{phase}@{STAGE}" for phase in ("pack", "ear", "mosaic", "fader")} & output
+    assert not {f"detector@{STAGE}-{name}" for name in ("unet", "pca")} & output
     assert dvc_status(project) == {}
     assert idle(project)
 
@@ -233,28 +258,61 @@ def test_a_restored_clone_is_idle_and_sees_changes(made, tmp_path):
     cloned.run("fader", "restore")
     assert idle(cloned)
     assert dvc_status(cloned) == {}
-    for key, value, phases in (
-        ("fader.hidden", 16, {"fader", "cost", "evaluate", "report"}),
-        ("mosaic.policy", "fixed", {"mosaic", "fader", "evaluate", "report"}),
+    for key, value, stale in (
+        ("fader.hidden", 16, {"fader", "plugin", "cost", "evaluate", "report"}),
+        ("mosaic.policy", "fixed", {"mosaic", "fader", "plugin", "evaluate", "report"}),
     ):
         before = lookup(cloned.params(), key)
         cloned.set(key, value)
-        assert {name.partition("@")[0] for name in dvc_status(cloned)} <= phases
-        assert min(phases, key=list(PHASES).index) + f"@{STAGE}" in dvc_status(cloned)
-        assert planned(cloned) == phases
+        assert {name.partition("@")[0] for name in dvc_status(cloned)} <= stale
+        assert min(stale, key=list(PHASES).index) + f"@{STAGE}" in dvc_status(cloned)
+        assert planned(cloned) == stale
         line = cloned.run("fader", "restore", ok=False).strip()
         assert line.startswith("fader: ") and "make record" in line and "\n" not in line
         cloned.set(key, before)
-    code = cloned.root / "src/fader/report/tables.py"
-    code.write_text(code.read_text() + "\n")
+    code = cloned.root / "src/fader/report/render.py"
+    text = code.read_text()
+    code.write_text(text + "\n# A comment reruns nothing, in either engine.\n")
+    cloned.run("fader", "inputs")
+    assert dvc_status(cloned) == {}
+    assert idle(cloned)
+    code.write_text(text.replace('float_format="%.6f"', 'float_format="%.5f"'))
+    assert text != code.read_text()
+    cloned.run("fader", "inputs")
     assert set(dvc_status(cloned)) == {"report"}
     assert planned(cloned) == {"report"}
 
 
+def test_another_detector_or_variant_trains_alone(project):
+    preset = yaml.safe_load((ROOT / "presets" / "ci.yaml").read_text())
+    project.set("detectors.other", preset["detectors"]["pca"] | {"components": 2})
+    project.set("variants.nomask", preset["variants"]["nomask"])
+    trained = {f"detector@{STAGE}-other", f"variant@{STAGE}-nomask"}
+    again = {"cost", f"evaluate@{STAGE}", "report"}
+    assert planned(project) == {stage.partition("@")[0] for stage in trained | again}
+    assert ran(project.run("dvc", "repro")) == trained | again
+    assert dvc_status(project) == {}
+
+
+def test_both_engines_see_a_changed_image_and_a_changed_codebook(made, tmp_path):
+    project = made.copy(tmp_path / "project")
+    images = project.root / "mine"
+    (project.root / "data/raw/synthetic_small/images").rename(images)
+    project.run("dvc", "checkout", "--force")
+    own = {"source": "folder", "layout": "mvtec", "root": "mine", "paper": None, "complete": False}
+    project.set("datasets.synthetic_small", own)
+    project.run("dvc", "repro")
+    assert dvc_status(project) == {}
+    image = min((images / "bolt/train/good").iterdir())
+    image.write_bytes((images / "bolt/train/good" / "001.png").read_bytes())
+    project.run("fader", "inputs")
+    assert f"pack@{STAGE}" in dvc_status(project)
+    assert "pack" in planned(project)
+
+
 def evaluate(project: Project) -> str:
     """What reading FADeR's weights says when they are stale."""
-    place = ("--dataset", "synthetic_small", "--category", "bolt", "--seed", "0")
-    command = ("fader", "evaluate", *place, "--method", "fader-dinov2")
+    command = ("fader", "run", "evaluate", STAGE, "--seed", "0")
     return project.run(*command, ok=False).strip().splitlines()[-1]
 
 
@@ -309,7 +367,7 @@ def test_the_second_engine_says_so_and_harms_nothing(project):
     assert dvc_status(project) == {}
 
     project.set("report.images", 1)
-    log = project.root / "logs/ci/synthetic_small/bolt/evaluate.dinov2.seed0.log"
+    log = project.root / f"logs/ci/evaluate.{STAGE}.seed0.log"
     log.unlink()
     first = project.start(*TABLES)
     wait(log.exists)

@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 from tiny_project import tiny
 
+from fader import steps
 from fader.config import parse
 from fader.data import synthetic
 from fader.errors import FaderError
-from fader.steps.category import Category
-from fader.steps.dataset import dataset
-from fader.steps.pack import make_pack
+from fader.pipeline.context import Context
+from fader.pipeline.jobs import Job
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +77,9 @@ def test_damage_is_named_in_one_line_and_nothing_is_written(images, tmp_path, mo
         },
         "params.yaml",
     )
-    dataset(config, "mine")
+    steps.run(Context(config, Job("dataset", "mine")))
     with pytest.raises(FaderError) as error:
-        make_pack(Category(config, "mine", "bolt"))
+        steps.run(Context(config, Job("pack", "mine")))
     assert str(damaged) in str(error.value)
     assert "\n" not in str(error.value)
     assert not [path for path in Path("results").rglob("*") if path.is_file()]

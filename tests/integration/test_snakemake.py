@@ -15,7 +15,10 @@ from fader.pipeline.artifacts import HEADER, read_header
 
 pytestmark = pytest.mark.slow
 
-TRAINED = "results/ci/synthetic_small/bolt"
+PLACE = "synthetic_small-bolt"
+TRAINED = f"results/ci/{PLACE}"
+METRICS = f"results/ci/metrics/{PLACE}/seed0"
+FADER = "models/fader/seed0.safetensors"
 
 
 def test_one_command_makes_every_table_and_figure(finished):
@@ -25,8 +28,8 @@ def test_one_command_makes_every_table_and_figure(finished):
             assert (results / "tables" / f"{name}.{suffix}").stat().st_size > 0
     assert (results / "figures" / "fig1.png").read_bytes().startswith(b"\x89PNG")
     assert (results / "figures" / "fig1.pdf").read_bytes().startswith(b"%PDF")
-    record = json.loads((finished.root / TRAINED / "metrics/seed0/fader-dinov2.json").read_text())
-    assert record["facts"]["status"] == "ok"
+    record = json.loads((finished.root / METRICS / "fader-dinov2.json").read_text())
+    assert "missing" not in record["facts"]
     assert 0 <= record["facts"]["metrics"]["image_auroc"] <= 1
     assert record["volatile"]["milliseconds_per_image"] > 0
 
@@ -39,8 +42,9 @@ def test_synthetic_numbers_are_never_set_beside_the_papers(finished):
 
 def test_a_masker_that_learns_has_masks_of_its_own_and_a_row(finished):
     mask = read_header(finished.root / TRAINED / "masks/dsr/seed0.safetensors")
-    assert f"{TRAINED}/maskers/dsr/seed0.safetensors" in mask.inputs
-    record = json.loads((finished.root / TRAINED / "metrics/seed0/mask-dsr.json").read_text())
+    assert "results/ci/codebook/weights.safetensors" in mask.inputs
+    assert (finished.root / TRAINED / "masks/dsr/seed0.weights.losses.csv").is_file()
+    record = json.loads((finished.root / METRICS / "mask-dsr.json").read_text())
     assert 0 < record["facts"]["metrics"]["mask_area"] < 1
     table = (finished.root / "results/ci/tables/table4.csv").read_text()
     assert "dsr,synthetic_small,bolt," in table
@@ -48,15 +52,13 @@ def test_a_masker_that_learns_has_masks_of_its_own_and_a_row(finished):
 
 def test_an_optional_masker_without_weights_says_why_and_another_ends_the_run(finished, tmp_path):
     reason = "vit_base_patch16_224.augreg_in21k_ft_in1k.safetensors"
-    record = json.loads((finished.root / TRAINED / "metrics/seed0/fader-vit.json").read_text())
-    assert record["facts"]["status"] == "missing"
-    assert reason in record["facts"]["reason"]
+    record = json.loads((finished.root / METRICS / "fader-vit.json").read_text())
+    assert reason in record["facts"]["missing"]
     for name in ("table2", "masks"):
         assert reason in (finished.root / f"results/ci/tables/{name}.md").read_text()
     bench = finished.copy(tmp_path / "bench")
     bench.set("masks.optional", [])
-    place = ("--dataset", "synthetic_small", "--category", "bolt", "--masker", "vit")
-    line = bench.run("fader", "mask", *place, ok=False).strip()
+    line = bench.run("fader", "run", "mask", PLACE, "--system", "vit", ok=False).strip()
     assert line.startswith("fader: backbone 'vit'") and reason in line and "\n" not in line
 
 
@@ -69,12 +71,13 @@ def test_a_second_run_does_nothing(finished):
     [
         (
             ("fader.margin", 2.0),
-            {"train_fader", "evaluate", "table", "figure"},
-            {"pack", "validation", "mask", "train_ear", "search_mosaic"},
+            {"fader", "plugin", "variant", "evaluate", "report"},
+            {"pack", "mask", "mask_of_seed", "ear", "mosaic", "detector", "cost"},
         ),
-        (("ear.lr", 0.002), {"train_ear", "search_mosaic", "train_fader"}, {"pack", "mask"}),
-        (("masks.level", 0.5), {"mask", "train_ear"}, {"pack", "validation"}),
-        (("report.images", 2), {"evaluate", "figure"}, {"train_fader", "train_ear"}),
+        (("ear.lr", 0.002), {"ear", "mosaic", "fader"}, {"pack", "mask", "detector"}),
+        (("masks.level", 0.5), {"ear", "mosaic", "fader"}, {"pack", "mask", "detector"}),
+        (("masks.maskers.dsr.lr", 0.002), {"mask_of_seed", "plugin"}, {"mask", "ear", "fader"}),
+        (("report.images", 2), {"evaluate", "report"}, {"fader", "ear", "detector"}),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
@@ -96,7 +99,7 @@ def test_another_category_leaves_the_first_alone(finished, tmp_path):
     weave = {"dataset": "synthetic_small", "category": "weave"}
     bench.set("categories", bench.params()["categories"] | {"b": weave})
     jobs = bench.jobs()
-    assert jobs["train_ear"] == 1
+    assert jobs["ear"] == 1
     assert "dataset" not in jobs
 
 
@@ -121,7 +124,7 @@ def test_a_wrong_configuration_ends_both_tools_with_one_line(workspace, tmp_path
 def test_a_stale_artefact_is_refused_with_its_name(finished, tmp_path):
     bench = finished.copy(tmp_path / "bench")
     bench.set("ear.lr", 0.002)
-    text = bench.run("fader", "table", "table1", ok=False)
+    text = bench.run("fader", "run", "report", ok=False)
     assert f"{TRAINED}/ear/seed0.safetensors: stale, made with another ear" in text
     assert len(text.splitlines()) == 1
 
@@ -132,23 +135,24 @@ def test_permuting_the_test_labels_changes_nothing_but_the_metrics(finished, tmp
     packed = bench.root / TRAINED / "packed/data.safetensors"
     before = {
         name: read_header(bench.root / TRAINED / name).facts
-        for name in ("mosaic/seed0.json", "fader/seed0/dinov2.safetensors")
+        for name in ("mosaic/seed0.json", FADER)
     }
-    weights = load_file(bench.root / TRAINED / "fader/seed0/dinov2.safetensors")
+    weights = load_file(bench.root / TRAINED / FADER)
     tensors, header = load_file(packed), read_header(packed)
     order = torch.arange(len(tensors["label"])).flip(0)
     tensors["label"], tensors["mask"] = tensors["label"][order], tensors["mask"][order]
     save_file(tensors, packed, {HEADER: json.dumps(header.plain() | {"identity": "permuted"})})
     bench.snakemake("--touch", "tables")
-    everything = ("validation", "mask", "train_ear", "search_mosaic", "train_fader", "evaluate")
+    trained = ("mask", "mask_of_seed", "ear", "mosaic", "fader", "plugin", "variant", "detector")
+    everything = ("codebook", *trained, "evaluate")
     bench.snakemake("--forcerun", *everything, "--until", "evaluate", "--", "tables")
     for name, facts in before.items():
         assert read_header(bench.root / TRAINED / name).facts == facts
-    again = load_file(bench.root / TRAINED / "fader/seed0/dinov2.safetensors")
+    again = load_file(bench.root / TRAINED / FADER)
     assert all(torch.equal(weights[key], again[key]) for key in weights)
 
     def scores(root: Path) -> dict:
-        path = root / TRAINED / "metrics/seed0/fader-dinov2.json"
+        path = root / METRICS / "fader-dinov2.json"
         return json.loads(path.read_text())["facts"]
 
     old, new = scores(finished.root), scores(bench.root)
@@ -156,23 +160,20 @@ def test_permuting_the_test_labels_changes_nothing_but_the_metrics(finished, tmp
     assert old["metrics"] != new["metrics"]
 
 
-def test_killed_in_training_and_run_again_it_continues_to_the_same_bytes(finished, tmp_path):
-    """SIGKILL after some twenty epochs of sixty, run again, compare with a run in one go."""
-    target = f"{TRAINED}/ear/seed0.safetensors"
-    once = finished.copy(tmp_path / "once")
-    twice = finished.copy(tmp_path / "twice")
-    for bench in (once, twice):
-        bench.set("ear.epochs", 60)
-    once.snakemake("--", target)
-    arguments = ["train-ear", "--dataset", "synthetic_small", "--category", "bolt", "--seed", "0"]
+EAR = f"{TRAINED}/ear/seed0.safetensors"
+
+
+def kill_in_training(bench) -> None:
+    """SIGKILL EAR's training after twenty epochs of sixty, each of which saved a checkpoint."""
+    arguments = ["run", "ear", PLACE, "--seed", "0"]
     program = (
         "import sys, fader.training.loop, fader.cli; fader.training.loop.CHECKPOINT_SECONDS = 0;"
         f" sys.argv[1:] = {arguments}; fader.cli.main()"
     )
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", program],
-        cwd=twice.root,
-        env={**os.environ, "PYTHONPATH": str(twice.root / "src")},
+        cwd=bench.root,
+        env={**os.environ, "PYTHONPATH": str(bench.root / "src")},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -183,31 +184,57 @@ def test_killed_in_training_and_run_again_it_continues_to_the_same_bytes(finishe
             break
     process.send_signal(signal.SIGKILL)
     process.wait()
-    checkpoints = list((twice.root / "work").rglob("*.ckpt"))
     assert epochs == 20
-    assert checkpoints
-    twice.snakemake("--", target)
-    log = (twice.root / "logs/ci/synthetic_small/bolt/ear.seed0.log").read_text()
-    first = json.loads(next(line for line in log.splitlines() if '"epoch"' in line))
-    assert 1 < first["epoch"] <= 21
-    assert (once.root / target).read_bytes() == (twice.root / target).read_bytes()
+    assert list((bench.root / "work").rglob("*.ckpt"))
+
+
+def first_epoch(bench) -> int:
+    """The first epoch that the last training of EAR did."""
+    log = (bench.root / f"logs/ci/ear.{PLACE}.seed0.log").read_text()
+    return json.loads(next(line for line in log.splitlines() if '"epoch"' in line))["epoch"]
+
+
+def test_killed_in_training_and_run_again_it_continues_to_the_same_bytes(finished, tmp_path):
+    once = finished.copy(tmp_path / "once")
+    twice = finished.copy(tmp_path / "twice")
+    for bench in (once, twice):
+        bench.set("ear.epochs", 60)
+    once.snakemake("--", EAR)
+    kill_in_training(twice)
+    twice.snakemake("--", EAR)
+    assert 1 < first_epoch(twice) <= 21
+    assert (once.root / EAR).read_bytes() == (twice.root / EAR).read_bytes()
     assert not list((twice.root / "work").rglob("*.ckpt"))
+
+
+def test_a_checkpoint_of_another_loss_is_not_resumed(finished, tmp_path):
+    bench = finished.copy(tmp_path / "bench")
+    bench.set("ear.epochs", 60)
+    kill_in_training(bench)
+    losses = bench.root / "src/fader/vision/losses.py"
+    text = losses.read_text()
+    assert "return 1 - total / scales" in text
+    losses.write_text(text.replace("return 1 - total / scales", "return 2 - 2 * total / scales"))
+    bench.snakemake("--", EAR)
+    assert first_epoch(bench) == 1
 
 
 def test_the_same_run_in_another_folder_gives_the_same_bytes(finished, workspace, tmp_path):
     other = workspace.copy(tmp_path / "other")
-    target = f"{TRAINED}/fader/seed0/dinov2.safetensors"
+    target = f"{TRAINED}/{FADER}"
     other.snakemake("--", target, "results/ci/tables/table1.csv")
     same = [
         "packed/data.safetensors",
-        "validation/data.safetensors",
+        "packed/split.safetensors",
         "masks/dinov2/shared.safetensors",
-        "maskers/dsr/seed0.safetensors",
+        "masks/dsr/seed0.weights.safetensors",
         "masks/dsr/seed0.safetensors",
         "ear/seed0.safetensors",
         "mosaic/seed0.json",
-        "fader/seed0/dinov2.safetensors",
-        "fader/seed0/dinov2-nomask.safetensors",
+        FADER,
+        "models/variant-nomask/seed0.safetensors",
+        "models/detector-unet/seed0.safetensors",
+        "models/detector-pca/seed0.safetensors",
     ]
     for name in same:
         path = f"{TRAINED}/{name}"

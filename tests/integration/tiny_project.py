@@ -65,7 +65,7 @@ class Project:
 
 def tiny() -> dict:
     """presets/ci.yaml as small as it gets: one category of 32-pixel images, one epoch,
-    a zero-shot masker and one that learns."""
+    a zero-shot masker and one that learns, a detector with a loop and one without."""
     params = yaml.safe_load((ROOT / "presets" / "ci.yaml").read_text())
     params["categories"] = dict(list(params["categories"].items())[:1])
     params["datasets"]["synthetic_small"] |= {"train": 12, "good": 4, "defective": 1}
@@ -85,6 +85,11 @@ def tiny() -> dict:
     params["fader"] |= {"epochs": 1, "batch": 8, "lrs": [1e-3], "schedules": ["fixed", "warmup"]}
     params["fader"]["hidden"] = 8
     params["variants"] = {}
+    detectors = params["detectors"]
+    params["detectors"] = {
+        "unet": detectors["unet"] | {"epochs": 1},
+        "pca": detectors["pca"] | {"components": 4},
+    }
     params["score"]["smooth"] = 3
     return params
 

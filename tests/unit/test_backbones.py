@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from fader.errors import FaderError
 from fader.vision import backbones
-from fader.vision.backbones import IMAGENET_MEAN, IMAGENET_STD
+from fader.vision.backbones.readers import read
+from fader.vision.registry import IMAGENET_MEAN, IMAGENET_STD
 
 SHARED = Path(__file__).parents[3] / "shared" / "weights"
 DINOV2 = backbones.BACKBONES["dinov2"]
@@ -179,7 +180,7 @@ def test_the_packaged_network_knows_a_palace():
     temple = temple[..., 107:534]  # 427 x 427
     images = torch.nn.functional.interpolate(temple, (224, 224), mode="bicubic", antialias=True)
     entry = backbones.backbone("efficientnet_lite0")
-    state, _, _ = backbones._read("efficientnet_lite0", entry, None)
+    state, _, _ = read("efficientnet_lite0", entry, None)
     network = timm.create_model(entry.architecture, **entry.options).eval()
     network.load_state_dict(state)
     with torch.no_grad():

@@ -16,9 +16,11 @@ from fader.cli import app
 ROOT = Path(__file__).parents[2]
 FADER = Path(sys.executable).with_name("fader")
 COMMANDS = [
-    *("preset", "validate", "schema", "dataset", "pack", "validation", "mask", "train-ear"),
-    *("search-mosaic", "train-fader", "evaluate", "table", "figure"),
+    *("preset", "validate", "schema", "run", "check"),
+    *("make", "inputs", "record", "restore", "dvc-yaml"),
 ]
+CI = ("--config", str(ROOT / "presets/ci.yaml"))
+BOLT = "synthetic_small-bolt"
 
 
 def fader(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
@@ -73,21 +75,33 @@ def test_every_command_has_help(command):
 def test_validate_says_what_will_run():
     result = fader("validate", "--config", "presets/ci.yaml")
     assert result.returncode == 0
-    assert result.stdout == ("presets/ci.yaml: run 'ci', 1 categories, 27 methods, seeds [0]\n")
+    loaded = config.load(ROOT / "presets/ci.yaml")
+    count = 3 * len(loaded.masks.maskers) + len(loaded.variants) + len(loaded.detectors)
+    assert result.stdout == (
+        f"presets/ci.yaml: run 'ci', 1 categories, {count} methods, seeds [0]\n"
+    )
 
 
 def test_schema_is_printed_exactly():
     assert fader("schema").stdout == config.schema()
 
 
+def test_the_committed_dvc_yaml_is_current():
+    printed = fader("dvc-yaml").stdout
+    assert (ROOT / "dvc.yaml").read_text(encoding="utf-8") == printed, (
+        "stale stages: run `fader dvc-yaml > dvc.yaml`"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
         (("validate", "--config", "absent.yaml"), ("absent.yaml", "fader preset")),
-        (
-            ("pack", "--dataset", "d", "--category", "c", "--config", "presets/ci.yaml"),
-            ("d/c", "categories"),
-        ),
+        (("run", "trian", *CI), ("no phase 'trian'", "there are: dataset, pack")),
+        (("run", "ear", "nowhere", "--seed", "0", *CI), ("place 'nowhere'", BOLT)),
+        (("run", "ear", BOLT, "--seed", "5", *CI), ("seed 5", "there are: 0")),
+        (("run", "mask", BOLT, "--system", "dino", *CI), ("system 'dino'", "dinov2")),
+        (("run", "mask", BOLT, *CI), ("system None", "dinov2")),
     ],
 )
 def test_a_users_error_is_one_line_and_status_1(arguments, names):
@@ -96,22 +110,47 @@ def test_a_users_error_is_one_line_and_status_1(arguments, names):
 
 
 def test_a_missing_artefact_names_file_and_command(tmp_path):
-    line = error_line(
-        fader(
-            *("pack", "--dataset", "synthetic_small", "--category", "bolt"),
-            *("--config", str(ROOT / "presets/ci.yaml")),
-            cwd=tmp_path,
-        )
-    )
+    line = error_line(fader("run", "pack", BOLT, *CI, cwd=tmp_path))
     assert "data/raw/synthetic_small/manifest.json: no such file; `snakemake" in line
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_job_is_run_and_one_that_needs_it_finds_its_files(repository):
+    small = yaml.safe_load((ROOT / "presets/ci.yaml").read_text(encoding="utf-8"))
+    small["datasets"]["synthetic_small"] |= {"train": 10, "good": 2, "defective": 1}
+    (repository / "params.yaml").write_text(yaml.safe_dump(small), encoding="utf-8")
+    for arguments in (("dataset", "synthetic_small"), ("pack", BOLT)):
+        result = fader("run", *arguments, cwd=repository)
+        assert result.returncode == 0, result.stderr
+    packed = repository / "results/ci" / BOLT / "packed"
+    assert {path.name for path in packed.iterdir()} == {"data.safetensors", "split.safetensors"}
+
+
 def test_a_wrong_option_is_not_a_traceback():
-    result = fader("train-ear", "--dataset", "d", "--category", "c", "--seed", "-1")
+    result = fader("run", "ear", BOLT, "--seed", "-1")
     assert result.returncode == 2
     assert "--seed" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_stage_of_dvc_that_does_not_exist_is_one_line(repository):
+    assert fader("preset", "good", cwd=repository).returncode == 0
+    for arguments, words in (
+        (("trian",), "no phase 'trian'"),
+        (("ear", "nowhere"), "has no place 'nowhere'"),
+        (("mask", BOLT, "dino"), "has no system 'dino'"),
+    ):
+        assert words in error_line(fader("make", *arguments, cwd=repository))
+
+
+def test_inputs_are_written_once(repository):
+    assert fader("preset", "good", cwd=repository).returncode == 0
+    first, second = (fader("inputs", cwd=repository) for _ in range(2))
+    written = list((repository / "workflow/inputs").glob("*.json"))
+    assert first.stdout == f"{len(written)} changed\n", first.stderr
+    assert second.stdout == "0 changed\n"
+    names = {path.name for path in written}
+    assert {f"ear.{BOLT}.json", f"mask.{BOLT}.dinov2.json", "report.json"} <= names
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from fader import config
 from fader.config import load, parse, use_preset
 from fader.errors import FaderError
 from fader.files import digest
-from fader.pipeline.phases import PHASES, lookup, settings
 from fader.seeds import derive_seed
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +23,8 @@ PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 CI = yaml.safe_load((ROOT / "presets/ci.yaml").read_text(encoding="utf-8"))
 few = examples(max_examples=25, deadline=None)
 DROP = object()
+# Sections of entries with names of their own: without a name, an entry is not there.
+SYSTEMS = ("categories.", "variants.", "masks.maskers.", "datasets.", "detectors.")
 
 
 def changed(path: str, value) -> dict:
@@ -60,9 +61,6 @@ def test_preset_is_valid_and_says_everything(path):
     loaded = load(path)
     # Nothing was filled in: what is computed with is what is written.
     assert loaded.model_dump(mode="json") == values
-    # Every method has its own row, and every system one file.
-    assert len(set(loaded.methods())) == len(loaded.methods())
-    assert len(set(loaded.systems())) == len(loaded.systems())
 
 
 def test_params_yaml_is_the_demo_preset():
@@ -74,7 +72,7 @@ def test_params_yaml_is_the_demo_preset():
 
 @pytest.mark.parametrize("path", sorted(leaves(CI)))
 def test_no_key_has_a_default(path):
-    if path.startswith(("categories.", "variants.", "masks.maskers.", "datasets.")):
+    if path.startswith(SYSTEMS):
         parent = path.rpartition(".")[0]
         assert parent in message(changed(path, DROP))
     else:
@@ -147,6 +145,14 @@ def test_no_key_has_a_default(path):
         ("ear.scales", [64], "ear.scales", "one patch"),
         ("loss.scales", 6, "loss.scales", "too many"),
         ("score.scales", 6, "score.scales", "too many"),
+        # what a detector asks of the images
+        ("detectors.riad.cells", [2, 5], "detectors.riad.cells", "5 does not divide"),
+        ("detectors.riad.cells", [64], "detectors.riad.cells", "fewer cells"),
+        ("detectors.riad.lr", 2.0, "detectors.riad.lr", "2.0"),
+        ("detectors.other", {"kind": "nothing"}, "detectors.other", "'nothing'"),
+        ("image.size", 96, "detectors.ganomaly.kind", "image.size 96"),
+        ("variants.vit.mask", "none", "variants.vit.predictor", "no use"),
+        ("variants.quantile.input", "reconstruction", "variants.quantile.normalise", "not made"),
     ],
 )
 def test_error_is_one_line_with_file_and_key(path, value, key, reason):
@@ -222,37 +228,6 @@ def test_derived_seed_is_a_function_of_its_own_names():
     assert derive_seed(0, "mvtec_ad", "bottle", "ear") == expected
 
 
-@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("phase", PHASES)
-def test_every_phase_finds_its_keys(path, phase):
-    loaded = load(path)
-    plain = loaded.model_dump(mode="json")
-    for dataset in loaded.datasets:
-        for masker in loaded.masks.maskers:
-            found = settings(loaded, phase, dataset=dataset, masker=masker)
-            assert len(found) == len(PHASES[phase])
-            for key, value in found.items():
-                assert lookup(plain, key) == value
-            assert json.loads(json.dumps(found)) == found
-
-
-def test_settings_see_their_own_keys_and_no_others():
-    def seen(values, phase):
-        return settings(parse(values, "x"), phase, dataset="synthetic_small", masker="dinov2")
-
-    for phase in PHASES:
-        assert (seen(changed("ear.lr", 0.002), phase) != seen(CI, phase)) == (phase == "ear")
-    other = seen(changed("datasets.synthetic_small.seed", 9), "pack")
-    assert other["datasets.synthetic_small"]["seed"] == 9
-
-
-def test_lookup_names_the_path():
-    with pytest.raises(KeyError, match=r"ear\.rate"):
-        lookup(CI, "ear.rate")
-    with pytest.raises(KeyError, match=r"ear\.lr\.x"):
-        lookup(CI, "ear.lr.x")
-
-
 plain_values = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4) | st.sampled_from([0.1]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
@@ -274,32 +249,18 @@ def test_digest_by_hand():
     assert digest({"σ": None, "a": [1, 0.5]}) == hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def test_methods_and_systems():
-    values = changed("variants.hard", CI["variants"]["nomask"] | {"role": "ablation"})
-    maskers = values["masks"]["maskers"]
-    values["masks"] |= {"maskers": {name: maskers[name] for name in ("dinov2", "msflow")}}
-    values["masks"]["optional"] = []
-    values["variants"] = {name: values["variants"][name] for name in ("nomask", "hard")}
-    loaded = parse(values, "x")
-    assert loaded.systems() == ["dinov2", "msflow", "dinov2-nomask", "dinov2-hard"]
-    assert loaded.methods() == [
-        *("mask-dinov2", "ear-dinov2", "fader-dinov2"),
-        *("mask-msflow", "ear-msflow", "fader-msflow"),
-        *("control-dinov2-nomask", "fader-dinov2-hard"),
-    ]
-    assert loaded.trained_maskers() == ["msflow"]
-    assert loaded.variant("msflow").mask == "soft"
-    assert loaded.variant("dinov2-nomask").mask == "none"
-    with pytest.raises(FaderError, match="'soft'"):
-        loaded.variant("dinov2-soft")
+def test_a_variants_path_is_all_of_it_but_its_part_in_the_tables():
+    variant = parse(CI, "x").variants["sigmoid"]
+    written = CI["variants"]["sigmoid"]
+    assert variant.path.model_dump() == {
+        key: value for key, value in written.items() if key not in ("role", "grid")
+    }
 
 
-def test_the_pick_of_the_base_masker_is_taken_over_where_tuning_says_so():
-    for tuning, inherited in (("each", []), ("base", ["dinov2"])):
-        loaded = parse(changed("fader.tuning", tuning), "x")
-        assert loaded.inherited("dinov2") == []
-        assert loaded.inherited("msflow") == inherited
-        assert loaded.inherited("dinov2-nomask") == ["dinov2"]  # by the variant's own word
+def test_maskers_that_learn_and_the_codebooks():
+    loaded = parse(CI, "x")
+    assert loaded.trained_maskers() == ["dsr", "msflow", "aminet"]
+    assert [name for name in loaded.masks.maskers if loaded.masks.coded(name)] == ["dsr"]
 
 
 def test_preset_is_copied_whole_or_not_at_all(tmp_path):

@@ -4,10 +4,14 @@ import csv
 import io
 
 import pytest
+from factory import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fader.report.cost import figure, label, table
+from fader.report import cost
+from fader.report.cost import figure, label
+
+CONFIG = tiny(maskers=("dino", "msflow", "winclip"), detectors=("unet", "pca"))
 
 CPU = {"device": "cpu", "name": "A processor", "precision": "bf16", "threads": 2}
 GPU = {"device": "cuda", "name": "A card", "precision": "bf16", "threads": 2}
@@ -49,8 +53,12 @@ def facts(**options):
             parts={"mask-winclip": 1, "network": 1, "phi-mlp": 1},
             **options,
         ),
-        row("riad", "system", parts={"network": 12, "map": 4}, **options),
+        row("unet", "system", **options),
     ]
+
+
+def markdown(rows):
+    return cost.table(CONFIG, rows)[1]
 
 
 def cells(markdown: str, name: str) -> list[str]:
@@ -59,24 +67,24 @@ def cells(markdown: str, name: str) -> list[str]:
 
 
 def test_markdown_shows_three_digits_and_a_dash_for_what_was_not_timed():
-    markdown = table(facts())["md"]
+    page = markdown(facts())
     expected = ["Component", "Masker, WinCLIP", "240²", "208", "0", "337", "834", "4200", "–"]
-    assert cells(markdown, "Masker, WinCLIP") == expected
-    found = cells(markdown, "U-Net, one pass")
+    assert cells(page, "Masker, WinCLIP") == expected
+    found = cells(page, "U-Net, one pass")
     assert found == ["", "U-Net, one pass", "256²", "25.9", "25.9", "63.0", "0", "1.00", "0.500"]
-    found = cells(markdown, "Φ, MLP (m = 16)")
+    found = cells(page, "Φ, MLP (m = 16)")
     assert found[3:6] == ["0.0986", "0.0986", "0.0252"]
-    assert cells(markdown, "FADeR, WinCLIP")[0] == "System"
-    assert cells(markdown, "RIAD (12 passes)")[0] == ""
+    assert cells(page, "FADeR, WinCLIP")[0] == "System"
+    assert cells(page, "U-Net")[0] == ""
 
 
 def test_caption_says_size_and_machine_and_notes_say_what_is_left_out_once():
-    markdown = table(facts())["md"]
-    caption, *_ = markdown.split("\n\n")
+    page = markdown(facts())
+    caption, *_ = page.split("\n\n")
     assert "256 × 256 pixels" in caption
     assert "random weights" in caption
     assert caption.endswith("on A processor (bf16, 2 threads).")
-    notes = [line for line in markdown.splitlines() if line.startswith("- ")]
+    notes = [line for line in page.splitlines() if line.startswith("- ")]
     assert notes == [
         "- Masker, WinCLIP: the text encoder runs once.",
         "- Masker, WinCLIP, CPU: batch 16 not timed, one image takes 4.2 s.",
@@ -84,24 +92,24 @@ def test_caption_says_size_and_machine_and_notes_say_what_is_left_out_once():
 
 
 def test_a_gpu_adds_its_columns():
-    markdown = table(facts(where=(CPU, GPU)))["md"]
-    header = next(line for line in markdown.splitlines() if "System" in line)
+    page = markdown(facts(where=(CPU, GPU)))
+    header = next(line for line in page.splitlines() if "System" in line)
     found = [cell.strip() for cell in header.strip("|").split("|")][-4:]
     assert found == [f"{place}, batch {batch}, ms" for place in ("CPU", "GPU") for batch in (1, 16)]
-    assert "on A processor (bf16, 2 threads) and A card (bf16, deterministic" in markdown
-    assert "GPU" not in table(facts())["md"]
+    assert "on A processor (bf16, 2 threads) and A card (bf16, deterministic" in page
+    assert "GPU" not in markdown(facts())
 
 
 def test_csv_holds_every_number_as_measured():
-    rows = list(csv.DictReader(io.StringIO(table(facts(where=(CPU, GPU)))["csv"])))
+    rows = list(csv.DictReader(io.StringIO(cost.table(CONFIG, facts(where=(CPU, GPU)))[0])))
     assert [r["name"] for r in rows] == [r["name"] for r in facts()]
-    masker, network, phi, fader, riad = rows
+    masker, network, phi, fader, unet = rows
     assert masker["macs"] == "336725841408" and masker["bytes"] == "833509380"
     assert masker["cpu_ms_batch1"] == "4200" and masker["cpu_ms_batch16"] == ""
     assert network["cuda_ms_batch16"] == "0.5" and network["patch"] == ""
     assert phi["patch"] == "16"
     assert fader["parts"] == "1 × mask-winclip + 1 × network + 1 × phi-mlp"
-    assert riad["parts"] == "12 × network + 4 × map"
+    assert unet["parts"] == "1 × unet"
 
 
 @pytest.mark.parametrize(
@@ -109,14 +117,14 @@ def test_csv_holds_every_number_as_measured():
     [
         ("mask-dino", "Masker, DINO ViT-S/8"),
         ("ear-dino", "EAR, DINO ViT-S/8"),
-        ("fader-msflow", "FADeR, MSFlow"),
-        ("fader-mine", "FADeR, mine"),
+        ("fader-msflow", "FADeR, MSFlow (EfficientNet-Lite0)"),
         ("map", "Anomaly map"),
-        ("unet", "Plain U-Net"),
+        ("unet", "U-Net"),
+        ("pca", "PCA"),
     ],
 )
 def test_rows_are_called_what_the_other_tables_call_them(name, expected):
-    assert label(row(name)) == expected
+    assert label(CONFIG, row(name)) == expected
 
 
 @settings(max_examples=25, deadline=None)

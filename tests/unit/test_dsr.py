@@ -14,7 +14,8 @@ from fader import maskers
 from fader.config import Codebook, Dsr
 from fader.data.defects import perlin_noise
 from fader.errors import FaderError
-from fader.maskers import Context, codebook, dsr
+from fader.maskers import Context
+from fader.maskers.dsr import anomalies, codebook, networks
 from fader.runtime import Machine, generator
 from fader.training.checkpoint import Checkpoint
 from fader.training.loop import Run
@@ -38,11 +39,11 @@ def _deterministic():
 
 
 def test_half_of_the_perlin_masks_are_empty_on_purpose_and_the_rest_are_thresholded_noise():
-    masks = dsr.perlin_masks(200, 32, generator(0))
+    masks = anomalies.perlin_masks(200, 32, generator(0))
     assert masks.shape == (200, 32, 32) and masks.dtype == torch.bool
     assert 0.2 < masks.flatten(1).any(1).float().mean() < 0.5  # noise may stay below the threshold
-    assert torch.equal(masks, dsr.perlin_masks(200, 32, generator(0)))
-    assert not torch.equal(masks, dsr.perlin_masks(200, 32, generator(1)))
+    assert torch.equal(masks, anomalies.perlin_masks(200, 32, generator(0)))
+    assert not torch.equal(masks, anomalies.perlin_masks(200, 32, generator(1)))
 
     rng = np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator(0))))
     expected = np.zeros((32, 32), bool)
@@ -56,12 +57,12 @@ def test_half_of_the_perlin_masks_are_empty_on_purpose_and_the_rest_are_threshol
 @settings(max_examples=20, deadline=None)
 def test_a_cell_is_marked_when_any_of_its_pixels_is(seed, cell):
     masks = torch.rand(2, 16, 16, generator=generator(seed)) < 0.05
-    cells = dsr.pool(masks, cell)
+    cells = anomalies.pool(masks, cell)
     for b, i, j in np.ndindex(*cells.shape):
         window = masks[b, i * cell : (i + 1) * cell, j * cell : (j + 1) * cell]
         assert cells[b, i, j] == window.any()
-    back = dsr.unpool(cells, cell)
-    assert torch.equal(dsr.pool(back, cell), cells) and (back | ~masks).all()
+    back = anomalies.unpool(cells, cell)
+    assert torch.equal(anomalies.pool(back, cell), cells) and (back | ~masks).all()
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_a_cell_is_marked_when_any_of_its_pixels_is(seed, cell):
     ],
 )
 def test_the_range_of_ranks_by_hand(strength, codes, first, end):
-    lowest, highest = dsr.rank_range(torch.tensor([strength]), codes)
+    lowest, highest = anomalies.rank_range(torch.tensor([strength]), codes)
     assert (lowest, highest.tolist()) == (first, [end])
 
 
@@ -87,7 +88,7 @@ def test_only_masked_codes_are_replaced_and_only_from_the_allowed_ranks(seed, co
     indices = torch.randint(codes, (3, 6, 6), generator=random)
     inside = torch.rand(3, 6, 6, generator=random) < 0.5
     strength = 0.2 + 0.8 * torch.rand(3, generator=random)
-    replaced = dsr.displace(indices, inside, nearest_first(table), strength, random)
+    replaced = anomalies.displace(indices, inside, nearest_first(table), strength, random)
     assert torch.equal(replaced[~inside], indices[~inside])
     distances = torch.cdist(
         table.double(), table.double(), compute_mode="donot_use_mm_for_euclid_dist"
@@ -102,7 +103,7 @@ def test_only_masked_codes_are_replaced_and_only_from_the_allowed_ranks(seed, co
 def test_every_allowed_rank_is_drawn():
     table = torch.arange(40.0)[:, None]
     indices = torch.zeros(1, 60, 60, dtype=torch.int64)
-    replaced = dsr.displace(
+    replaced = anomalies.displace(
         indices,
         torch.ones(1, 60, 60, dtype=torch.bool),
         nearest_first(table),
@@ -134,11 +135,11 @@ def test_anomalies_are_at_either_level_or_both_and_the_target_is_their_cells():
     masks = torch.zeros(64, 64, 64, dtype=torch.bool)
     masks[:, 20:23, 41:50] = True
     masks[-1] = False
-    new_hi, new_lo, target = dsr.corrupt(
+    new_hi, new_lo, target = anomalies.corrupt(
         model, rankings, encoded, hi, lo.indices, masks, generator(5)
     )
     at_lo, at_hi = (new_lo != lo.indices), (new_hi != hi)
-    cells_lo, cells_hi = dsr.pool(masks, 8), dsr.pool(masks, 4)
+    cells_lo, cells_hi = anomalies.pool(masks, 8), anomalies.pool(masks, 4)
     kinds = {"lo": 0, "hi": 0, "both": 0}
     for b in range(63):
         kind = (at_lo[b].any().item(), at_hi[b].any().item())
@@ -146,10 +147,10 @@ def test_anomalies_are_at_either_level_or_both_and_the_target_is_their_cells():
         kinds[{(True, False): "lo", (False, True): "hi", (True, True): "both"}[kind]] += 1
         if kind[0]:
             assert torch.equal(at_lo[b], cells_lo[b])
-            assert torch.equal(target[b], dsr.unpool(cells_lo[None, b], 8)[0])
+            assert torch.equal(target[b], anomalies.unpool(cells_lo[None, b], 8)[0])
         else:
             assert torch.equal(at_hi[b], cells_hi[b])
-            assert torch.equal(target[b], dsr.unpool(cells_hi[None, b], 4)[0])
+            assert torch.equal(target[b], anomalies.unpool(cells_hi[None, b], 4)[0])
         if all(kind):
             # Outside the mask, hi codes follow from the anomalous lo codes.
             given_lo = look_up(new_lo[None, b], model.codebook_lo)
@@ -163,7 +164,7 @@ def test_a_smudge_is_one_colour_blended_in_inside_the_mask():
     images = torch.rand(16, 3, 8, 8, generator=generator(0))
     masks = torch.zeros(16, 8, 8, dtype=torch.bool)
     masks[:, 2:5, 1:7] = True
-    smudged = dsr.smudge(images, masks, generator(1))
+    smudged = anomalies.smudge(images, masks, generator(1))
     outside = ~masks[:, None].expand_as(images)
     assert torch.equal(smudged[outside], images[outside])
     assert smudged.min() >= 0 and smudged.max() <= 1
@@ -179,19 +180,19 @@ def test_the_focal_loss_by_hand():
     logits = torch.stack([(1 - p).log(), p.log()], dim=1)[:, :, None]
     target = torch.tensor([[[True, False]]])
     expected = -(0.1**2 * math.log(0.9) + 0.2**2 * math.log(0.8)) / 2
-    assert dsr.focal(logits, target).item() == pytest.approx(expected)
+    assert networks.focal(logits, target).item() == pytest.approx(expected)
     crossentropy = F.cross_entropy(logits, target.long())
-    torch.testing.assert_close(dsr.focal(logits, target, gamma=0), crossentropy)
+    torch.testing.assert_close(networks.focal(logits, target, gamma=0), crossentropy)
 
 
 # ---- networks ----
 
 
 def test_the_networks_have_the_published_sizes():
-    networks = dsr.Networks(channels=128, width=128)
+    published = networks.Networks(channels=128, width=128)
     millions = {
         name: round(sum(p.numel() for p in module.parameters()) / 1e6, 1)
-        for name, module in networks.named_children()
+        for name, module in published.named_children()
     }
     assert millions == {
         "restrict_hi": 7.8,
@@ -205,7 +206,7 @@ def test_the_networks_have_the_published_sizes():
 def test_doubling_is_bilinear_with_aligned_corners():
     x = torch.randn(2, 3, 5, 7)
     expected = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
-    torch.testing.assert_close(dsr.Double()(x), expected)
+    torch.testing.assert_close(networks.Double()(x), expected)
 
 
 # ---- masker ----
@@ -312,14 +313,14 @@ def test_a_map_does_not_depend_on_the_images_beside_it_nor_on_their_size(table):
 def test_only_the_restricted_features_learn_from_the_image_loss(table):
     # The detector compares images it must not change; the gradient passes both quantisers.
     one = masker(table)
-    networks, model = one.networks, one.vqvae
+    trained, model = one.networks, one.vqvae
     hi, lo = model.encode(textured(2, 0).float().div(255))
-    image = networks.specific(model, networks.restrict_hi(hi.codes), networks.restrict_lo(lo.codes))
+    image = trained.specific(model, trained.restrict_hi(hi.codes), trained.restrict_lo(lo.codes))
     image.square().mean().backward()
-    touched = {name for name, p in networks.named_parameters() if p.grad is not None}
+    touched = {name for name, p in trained.named_parameters() if p.grad is not None}
     assert {name.partition(".")[0] for name in touched} == {"restrict_hi", "restrict_lo", "decoder"}
     assert all(p.grad is None for p in model.parameters())
-    assert sum(p.grad.abs().sum() for p in networks.restrict_lo.parameters()) > 0
+    assert sum(p.grad.abs().sum() for p in trained.restrict_lo.parameters()) > 0
 
 
 def test_blobs_stand_out_on_textured_images(table, tmp_path):

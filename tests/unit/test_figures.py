@@ -1,23 +1,21 @@
 """Figures: the masks of Figure 2, what is drawn, and which tensors of a run it is drawn from."""
 
-import re
 from itertools import pairwise
-from pathlib import Path
 
+import factory
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-import yaml
+from factory import BOLT, MASKERS, NUT, SHOWN, make_run, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fader import report
-from fader.config import Config, parse
+from fader.config import Config
 from fader.errors import FaderError
-from fader.pipeline import artifacts
-from fader.pipeline.artifacts import Header
-from fader.report import figures, make_figure
+from fader.pipeline.jobs import Job
+from fader.pipeline.methods import Method
+from fader.report import figures, labels, pictures
 from fader.report.figures import (
     CELLS,
     Example,
@@ -35,13 +33,9 @@ from fader.report.figures import (
     save,
     tinted,
 )
-from fader.report.table import MASKER_LABEL
-from fader.steps.category import Category
+from fader.vision.mosaic import mosaic
 
-ROOT = Path(__file__).parents[2]
 SIDE = 32
-SHOWN = [1, 3]
-DEFECTS = ["good", "scratch", "good", "hole"]
 
 few = settings(max_examples=25, deadline=None)
 
@@ -239,7 +233,8 @@ def test_figure6_says_where_a_masker_is_not_available():
 
 @pytest.mark.parametrize("rows", [1, 8])
 def test_nothing_overlaps_in_figure6(rows):
-    maskers = {label: suspicion() for label in MASKER_LABEL.values()}
+    names = labels.maskers(tiny(maskers=MASKERS)).values()
+    maskers = {name: suspicion() for name in names}
     row = Suspects("metal_nut\nmanipulated_front", picture(), square(), maskers)
     figure = figure6([row] * rows)
     assert_clean(figure)
@@ -248,124 +243,68 @@ def test_nothing_overlaps_in_figure6(rows):
 # From a run
 
 
-def run_config() -> Config:
-    """The ci preset at 32 × 32 pixels."""
-    values = yaml.safe_load((ROOT / "presets/ci.yaml").read_text(encoding="utf-8"))
-    values["image"]["size"] = SIDE
-    values["unet"]["widths"] = [4, 8, 8]
-    values["ear"]["scales"] = [4, 8]
-    return parse(values, "tiny")
-
-
-def tensors(category: Category) -> dict[str, torch.Tensor]:
-    """Packed images of a category: pixel values depend on its name and the image's index."""
-    random = torch.Generator().manual_seed(len(category.name))
-    truth = torch.zeros(len(DEFECTS), SIDE, SIDE, dtype=torch.uint8)
-    truth[SHOWN, 4:12, 4:12] = 1
-    return {
-        "test": torch.randint(0, 256, (4, 3, SIDE, SIDE), generator=random, dtype=torch.uint8),
-        "mask": truth,
-    }
-
-
-def put(category: Category, method: str, facts: dict, found: dict) -> None:
-    chosen = category.system_settings("evaluate", method.partition("-")[2])
-    path = category.files.maps(category.config.seeds[0], method)
-    artifacts.write_tensors(path, found, Header("evaluate", chosen, {}, facts))
-
-
-def seen(grid: int, shown: list[int] = SHOWN) -> dict[str, torch.Tensor]:
-    random = torch.Generator().manual_seed(grid)
-    return {
-        "index": torch.tensor(shown),
-        "map": torch.rand(len(shown), grid, grid, generator=random).half(),
-        "mask": torch.randint(0, 2, (len(shown), SIDE, SIDE), generator=random, dtype=torch.uint8),
-    }
-
-
 @pytest.fixture
 def config(tmp_path, monkeypatch) -> Config:
-    """A run with the tensors of Figures 2 and 6, WinCLIP's weights missing; the working folder."""
+    """A run of three maskers on disk, WinCLIP's weights missing; the working folder."""
     monkeypatch.chdir(tmp_path)
-    made = run_config()
-    for pair in made.pairs():
-        category = Category(made, *pair)
-        header = Header("pack", category.settings("pack"), {}, {"defects": DEFECTS})
-        artifacts.write_tensors(category.files.packed(), tensors(category), header)
-        put(
-            category,
-            f"ear-{made.masks.base}",
-            {"status": "ok", "selected": {"mosaic": 4}},
-            seen(SIDE),
-        )
-        for number, masker in enumerate(made.masks.maskers):
-            if masker == "winclip":
-                put(category, "mask-winclip", {"status": "missing", "reason": "no weights"}, {})
-            else:
-                put(category, f"mask-{masker}", {"status": "ok"}, seen(4 + number))
+    maskers = ("dinov2", "vit", "winclip")
+    made = tiny((BOLT, NUT), maskers, masks__optional=["winclip"])
+    make_run(made)
     return made
 
 
+def test_figure1_is_drawn_from_faders_pictures_of_every_category(config):
+    rows = list(pictures.examples(config))
+    assert [row.title for row in rows] == [
+        f"{name}\n{defect}" for _, name in (BOLT, NUT) for defect in ("scratch", "hole")
+    ]
+    tensors, found = factory.images(config), factory.pictures(config, config.image.size)
+    for number, row in enumerate(rows[:2]):
+        np.testing.assert_array_equal(row.image, tensors["test"][SHOWN[number]].permute(1, 2, 0))
+        np.testing.assert_array_equal(row.truth, tensors["mask"][SHOWN[number]])
+        np.testing.assert_array_equal(row.soft_mask, found["soft_mask"][number].float())
+        np.testing.assert_array_equal(row.map, found["map"][number].float())
+        reconstruction = found["reconstruction"][number].permute(1, 2, 0)
+        np.testing.assert_array_equal(row.reconstruction, reconstruction)
+
+
 def test_figure2_is_drawn_from_the_first_image_of_the_run(config):
-    category = Category(config, *config.pairs()[0])
-    packed, found = tensors(category), seen(SIDE)
-    example = report._masking(config)
-    image, mask = packed["test"][1].permute(1, 2, 0).numpy(), found["mask"][0].bool().numpy()
-    assert example.title == f"{category.name}\nscratch"
-    assert example.scale == 4
+    side = config.image.size
+    tensors, found = factory.images(config), factory.pictures(config, side)
+    example = pictures.masking(config)
+    image, mask = tensors["test"][1].permute(1, 2, 0).numpy(), found["mask"][0].bool().numpy()
+    assert (example.title, example.scale) == ("bolt\nscratch", 4)
     np.testing.assert_array_equal(example.image, image)
     np.testing.assert_array_equal(example.binary_mask, mask)
     np.testing.assert_array_equal(example.error, found["map"][0].float())
     np.testing.assert_array_equal(example.mosaic[~mask], image[~mask])
-    cells = image.reshape(8, 4, 8, 4, 3).mean((1, 3), keepdims=True)
-    means = np.broadcast_to(cells, (8, 4, 8, 4, 3)).reshape(SIDE, SIDE, 3)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    means = mosaic(pixels, 4)[0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(example.mosaic[mask], means[mask], atol=0.51)
 
 
 def test_figure6_is_drawn_from_the_images_shown_of_every_category(config):
-    rows = report._suspects(config)
-    expected = [f"{name}\n{d}" for _, name in config.pairs() for d in ("scratch", "hole")]
+    rows = pictures.suspects(config)
+    expected = [f"{name}\n{d}" for _, name in (BOLT, NUT) for d in ("scratch", "hole")]
     assert [row.title for row in rows] == expected
-    labels = [MASKER_LABEL[masker] for masker in config.masks.maskers]
+    names = labels.maskers(config)
     for number, row in enumerate(rows):
-        assert list(row.maskers) == labels
-        assert row.maskers[MASKER_LABEL["winclip"]] is None
-        for place, masker in enumerate(config.masks.maskers):
-            if masker != "winclip":
-                found = row.maskers[MASKER_LABEL[masker]]
-                np.testing.assert_array_equal(
-                    found.saliency, seen(4 + place)["map"][number % 2].float()
-                )
-
-
-def test_figures_are_written_as_png_and_pdf(config):
-    for name in ("fig2", "fig6"):
-        paths = make_figure(config, name)
-        assert [path.name for path in paths] == [f"{name}.png", f"{name}.pdf"]
-        assert all(path.stat().st_size > 1000 for path in paths)
+        assert list(row.maskers) == list(names.values())
+        assert row.maskers[names["winclip"]] is None
+        for masker in ("dinov2", "vit"):
+            grid = factory.grid_of(config, Method("mask", masker))
+            saliency = factory.pictures(config, grid)["map"][number % 2].float()
+            np.testing.assert_array_equal(row.maskers[names[masker]].saliency, saliency)
 
 
 def test_maskers_that_show_different_images_are_refused(config):
-    category = Category(config, *config.pairs()[0])
-    put(category, "mask-vit", {"status": "ok"}, seen(4, [0, 3]))
-    with pytest.raises(FaderError, match=r"mask-vit\S* shows test images \[0, 3\], .*\[1, 3\]"):
-        make_figure(config, "fig6")
+    job = Job("evaluate", "synthetic-bolt", seed=0)
+    factory.make_evaluation(config, job, {"mask-vit": (0, 3)})
+    with pytest.raises(FaderError, match=r"mask-vit: shows test images \[0, 3\], .*\[1, 3\]"):
+        pictures.suspects(config)
 
 
 def test_a_stale_picture_is_refused(config):
-    category = Category(config, *config.pairs()[0])
-    path = category.files.maps(0, f"ear-{config.masks.base}")
-    artifacts.write_tensors(path, seen(SIDE), Header("evaluate", {"score": None}, {}, {}))
+    other = tiny((BOLT, NUT), tuple(config.masks.maskers), score__batch=3)
     with pytest.raises(FaderError, match="stale"):
-        make_figure(config, "fig2")
-
-
-def test_an_unknown_figure_is_refused_by_name(config):
-    with pytest.raises(FaderError, match=r"no figure 'fig3' \(there are: fig1, fig2, fig6\)"):
-        make_figure(config, "fig3")
-
-
-def test_the_workflow_draws_every_figure():
-    rules = (ROOT / "workflow/rules/report.smk").read_text(encoding="utf-8")
-    listed = re.search(r"^FIGURES = \[(.*)\]$", rules, re.MULTILINE)
-    assert tuple(re.findall(r'"(\w+)"', listed[1])) == report.FIGURES
+        pictures.masking(other)

@@ -2,40 +2,34 @@
 
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
+from factory import BOLT, MASKERS, REFERENCE, ROOT, ok, records, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fader import config
 from fader.errors import FaderError
+from fader.pipeline.methods import methods
 from fader.report import gate
 from fader.report.gate import Expected, compare, paper_rows, passed, read, render, update, write
 
-ROOT = Path(__file__).parents[2]
-REFERENCE = ROOT / "reference"
-BOLT = ("synthetic", "bolt")
 BOTTLE = ("mvtec_ad", "bottle")
 
 
-def record(seed=0, image=0.9, pixel=0.8, *, place=BOLT, method="ear-dinov2", run="demo", paper=...):
-    public = (None if place[0] == "synthetic" else place[0]) if paper is ... else paper
-    return {
-        "kind": "metrics",
-        "run": run,
-        "dataset": place[0],
-        "category": place[1],
-        "seed": seed,
-        "method": method,
-        "status": "ok",
-        "metrics": {"image_auroc": image, "pixel_auroc": pixel, "image_f1": 0.5},
-        "data": {"synthetic": place[0] == "synthetic", "paper_dataset": public, "size": 128},
-    }
+def cell(seed=0, image=0.9, pixel=0.8, *, place=BOLT, method="ear-dinov2"):
+    return ok(place, method, seed, image, pixel, image_f1=0.5)
 
 
-def row(metric="image_auroc", mean=0.9, tolerance=0.01, *, place=BOLT, method="ear-dinov2", **more):
+def run(*given, **options):
+    """Records of a run that has EAR and FADeR of one masker; what is not given did not run."""
+    return records(tiny(**options), given)
+
+
+def expect(
+    metric="image_auroc", mean=0.9, tolerance=0.01, *, place=BOLT, method="ear-dinov2", **more
+):
     given = {"run": "demo", "seeds": (0, 1, 2), "source": "measured", "how": "by hand"} | more
     return Expected(
         dataset=place[0],
@@ -49,7 +43,8 @@ def row(metric="image_auroc", mean=0.9, tolerance=0.01, *, place=BOLT, method="e
 
 
 def paper_row(place=BOTTLE, mean=0.9):
-    return row(place=place, mean=mean, tolerance=0.02, run="paper", seeds=(), source="paper")
+    more = {"run": "paper", "seeds": (), "source": "paper", "method": "ear-dino"}
+    return expect(place=place, mean=mean, tolerance=0.02, **more)
 
 
 def by_key(rows):
@@ -68,20 +63,20 @@ def verdicts(cells):
     [(0.9, "ok"), (0.91, "ok"), (0.89, "ok"), (0.910001, "miss"), (0.889999, "miss")],
 )
 def test_a_cell_is_within_its_tolerance_ends_included(got, verdict):
-    cell, _ = compare([record(image=got)], [row()], "demo")
-    assert cell.verdict == verdict
-    assert cell.difference == pytest.approx(got - 0.9)
+    compared, _ = compare(run(cell(image=got)), [expect()])
+    assert compared.verdict == verdict
+    assert compared.difference == pytest.approx(got - 0.9)
 
 
 def test_the_mean_over_the_seeds_is_compared():
     # 0.86 and 0.94 both lie outside 0.9 ± 0.01, their mean does not.
-    cell, _ = compare([record(0, 0.86), record(1, 0.94)], [row()], "demo")
-    assert cell.got == pytest.approx(0.9)
-    assert cell.verdict == "ok"
+    compared, _ = compare(run(cell(0, 0.86), cell(1, 0.94), seeds=(0, 1)), [expect()])
+    assert compared.got == pytest.approx(0.9)
+    assert compared.verdict == "ok"
 
 
 def test_both_metrics_are_gated_and_no_other():
-    cells = compare([record()], [row(), row("pixel_auroc", 0.7)], "demo")
+    cells = compare(run(cell()), [expect(), expect("pixel_auroc", 0.7)])
     assert verdicts(cells) == {
         ("bolt", "ear-dinov2", "image_auroc"): "ok",
         ("bolt", "ear-dinov2", "pixel_auroc"): "miss",
@@ -90,68 +85,64 @@ def test_both_metrics_are_gated_and_no_other():
 
 
 def test_an_expected_cell_that_the_run_lacks_fails():
-    cells = compare([record()], [row(), row(method="fader-dinov2")], "demo")
+    cells = compare(run(cell()), [expect(), expect(method="fader-dinov2")])
     assert verdicts(cells)["bolt", "fader-dinov2", "image_auroc"] == "missing"
     assert not passed(cells)
 
 
 def test_a_cell_that_lacks_one_of_the_seeds_is_missing():
-    records = [record(0), record(1), record(0, method="fader-dinov2")]
-    cells = compare(records, [row(), row(method="fader-dinov2")], "demo")
+    given = [cell(0), cell(1), cell(0, method="fader-dinov2")]
+    cells = compare(run(*given, seeds=(0, 1)), [expect(), expect(method="fader-dinov2")])
     assert verdicts(cells)["bolt", "fader-dinov2", "image_auroc"] == "missing"
 
 
 def test_a_cell_that_nobody_expects_is_listed_and_passes():
-    cells = compare([record(), record(method="fader-dinov2")], [row()], "demo")
+    cells = compare(run(cell(), cell(method="fader-dinov2")), [expect()])
     assert verdicts(cells)["bolt", "fader-dinov2", "pixel_auroc"] == "new"
     assert passed(cells)
 
 
+def test_a_baseline_is_gated():
+    found = run(cell(), cell(method="unet", image=0.7), detectors=("unet",))
+    cells = compare(found, [expect(), expect(method="unet", mean=0.8)])
+    assert verdicts(cells)["bolt", "unet", "image_auroc"] == "miss"
+
+
 def test_rows_of_other_runs_play_no_part():
-    cells = compare([record()], [row(), row(mean=0.1, run="ci")], "demo")
+    cells = compare(run(cell()), [expect(), expect(mean=0.1, run="ci")])
     assert passed(cells)
     assert len(cells) == 2
 
 
 def test_a_run_that_nothing_is_expected_of_is_refused():
     with pytest.raises(FaderError, match=r"'demo'.*fader check --update.*3 seeds"):
-        compare([record()], [row(run="ci")], "demo")
+        compare(run(cell()), [expect(run="ci")])
 
 
-@pytest.mark.parametrize(
-    ("records", "message"),
-    [
-        ([record(), record()], "given twice"),
-        ([record(run="ci")], "of run 'ci', expected run 'demo'"),
-        ([record(image=math.nan)], "image_auroc is nan"),
-        ([record(pixel=None)], "pixel_auroc is None"),
-    ],
-)
-def test_damaged_records_are_refused(records, message):
-    with pytest.raises(FaderError, match=message):
-        compare(records, [row()], "demo")
+# The paper's rows are for the paper's data and maskers.
 
 
-# The paper's rows are for the paper's data.
+def paper_run(place=BOTTLE, maskers=("dino",), method="ear-dino", image=0.915):
+    given = cell(image=image, place=place, method=method)
+    return run(given, places=[place], maskers=maskers, run="paper")
 
 
 def test_the_paper_is_compared_on_its_own_data():
-    (cell, _) = compare([record(image=0.915, place=BOTTLE, run="paper")], [paper_row()], "paper")
-    assert cell.verdict == "ok"
+    (compared, _) = compare(paper_run(), [paper_row()])
+    assert compared.verdict == "ok"
 
 
 @pytest.mark.parametrize(
-    ("place", "public", "message"),
+    ("found", "row", "message"),
     [
-        (BOLT, None, "synthetic"),
-        (BOLT, "synthetic", "synthetic"),
-        (BOTTLE, None, "not that public set"),
-        (BOTTLE, "visa", "not that public set"),
+        (paper_run(BOLT), paper_row(BOLT), "no public set"),
+        (paper_run(maskers={"dino": MASKERS["dinov2"]}), paper_row(), "DINOv2-S/14"),
+        (paper_run(maskers={"dino": MASKERS["vit"]}), paper_row(), "the paper's vit"),
     ],
 )
-def test_the_paper_is_never_compared_on_other_data(place, public, message):
+def test_the_paper_is_never_compared_with_other_data_or_weights(found, row, message):
     with pytest.raises(FaderError, match=message):
-        compare([record(place=place, run="paper", paper=public)], [paper_row(place)], "paper")
+        compare(found, [row])
 
 
 def test_the_committed_rows_of_the_paper_are_the_generated_ones():
@@ -163,7 +154,7 @@ def test_the_rows_of_the_paper_are_cells_of_its_preset():
     paper = config.load(ROOT / "presets" / "paper.yaml")
     rows = paper_rows(REFERENCE)
     assert {(found.dataset, found.category) for found in rows} == set(paper.pairs())
-    assert {found.method for found in rows} <= set(paper.methods())
+    assert {found.method for found in rows} <= set(map(str, methods(paper)))
     assert len(rows) == len(by_key(rows)) == 15 * 4 * 2 + 12
     assert {found.run for found in rows} == {paper.run}
     assert {(found.tolerance, found.source, found.how, found.seeds) for found in rows} == {
@@ -185,18 +176,31 @@ def test_the_rows_of_the_paper_are_its_corrected_numbers():
 
 
 def measured(*auroc, **more):
-    return [record(seed, image, **more) for seed, image in enumerate(auroc)]
+    return [cell(seed, image, **more) for seed, image in enumerate(auroc)]
+
+
+def run_of(given, **options):
+    """A run with the seeds that the records have."""
+    return run(*given, seeds=sorted({record.seed for record in given}), **options)
 
 
 @pytest.fixture
 def expected(tmp_path):
     path = tmp_path / "expected.csv"
-    write(path, [row(run="ci", mean=0.5), row(mean=0.1), row(mean=0.2, method="gone"), paper_row()])
+    write(
+        path,
+        [
+            expect(run="ci", mean=0.5),
+            expect(mean=0.1),
+            expect(mean=0.2, method="gone"),
+            paper_row(),
+        ],
+    )
     return path
 
 
 def test_update_writes_mean_and_tolerance(expected):
-    update(measured(0.90, 0.92, 0.94), expected, "demo")
+    update(run_of(measured(0.90, 0.92, 0.94)), expected)
     rows = {(found.run, *found.key[2:]): found for found in read(expected)}
     image = rows["demo", "ear-dinov2", "image_auroc"]
     assert image.mean == 0.92
@@ -209,21 +213,21 @@ def test_update_writes_mean_and_tolerance(expected):
 
 
 def test_update_leaves_other_runs_and_drops_the_runs_old_rows(expected):
-    update(measured(0.90, 0.92, 0.94), expected, "demo")
+    update(run_of(measured(0.90, 0.92, 0.94)), expected)
     rows = read(expected)
-    assert row(run="ci", mean=0.5) in rows
+    assert expect(run="ci", mean=0.5) in rows
     assert paper_row() in rows
     assert not any(found.method == "gone" for found in rows)
     assert [(found.run, *found.key) for found in rows] == sorted(
         (found.run, *found.key) for found in rows
     )
-    assert passed(compare(measured(0.90, 0.92, 0.94), rows, "demo"))
+    assert passed(compare(run_of(measured(0.90, 0.92, 0.94)), rows))
 
 
 def test_a_cell_with_a_small_spread_by_luck_takes_the_runs(expected):
     # Deviations 0 and 0.02, of which the median is 0.01; the cell with 0.02 keeps its own.
-    records = measured(0.9, 0.9, 0.9) + measured(0.90, 0.92, 0.94, method="fader-dinov2")
-    rows = by_key(update(records, expected, "demo"))
+    given = measured(0.9, 0.9, 0.9) + measured(0.90, 0.92, 0.94, method="fader-dinov2")
+    rows = by_key(update(run_of(given), expected))
     assert rows[*BOLT, "ear-dinov2", "image_auroc"].tolerance == 0.035  # 0.034641
     assert rows[*BOLT, "fader-dinov2", "image_auroc"].tolerance == 0.070
 
@@ -235,9 +239,9 @@ def test_a_cell_with_a_small_spread_by_luck_takes_the_runs(expected):
 def test_an_updated_run_passes_its_own_gate(tmp_path_factory, aurocs):
     path = tmp_path_factory.mktemp("gate") / "expected.csv"
     write(path, [])
-    records = measured(*aurocs)
-    update(records, path, "demo")
-    assert passed(compare(records, read(path), "demo"))
+    found = run_of(measured(*aurocs))
+    update(found, path)
+    assert passed(compare(found, read(path)))
 
 
 @given(sigma=st.floats(0, 0.5), seeds=st.integers(3, 20))
@@ -267,18 +271,22 @@ def test_unseen_seeds_seldom_fail_the_gate():
 
 
 @pytest.mark.parametrize(
-    ("records", "run", "message"),
+    ("given", "options", "message"),
     [
-        (measured(0.9, 0.9), "demo", r"has 2 seeds;.*at least 3"),
-        (measured(0.9), "demo", r"has 1 seed;.*at least 3"),
-        ([*measured(0.9, 0.9, 0.9), record(method="fader-dinov2")], "demo", r"\[0\] of \[0, 1, 2"),
-        (measured(0.9, 0.9, 0.9, place=BOTTLE, run="paper"), "paper", "are the paper's"),
+        (measured(0.9, 0.9), {}, r"has 2 seeds;.*at least 3"),
+        (measured(0.9), {}, r"has 1 seed;.*at least 3"),
+        ([*measured(0.9, 0.9, 0.9), cell(method="fader-dinov2")], {}, r"\[0\] of \[0, 1, 2"),
+        (
+            measured(0.9, 0.9, 0.9, place=BOTTLE, method="ear-dino"),
+            {"run": "paper", "places": [BOTTLE], "maskers": ("dino",)},
+            "are the paper's",
+        ),
     ],
 )
-def test_an_update_that_is_refused_leaves_the_file(expected, records, run, message):
+def test_an_update_that_is_refused_leaves_the_file(expected, given, options, message):
     before = expected.read_bytes()
     with pytest.raises(FaderError, match=message):
-        update(records, expected, run)
+        update(run_of(given, **options), expected)
     assert expected.read_bytes() == before
     assert [path.name for path in expected.parent.iterdir()] == [expected.name]
 
@@ -287,7 +295,7 @@ def test_an_update_that_is_refused_leaves_the_file(expected, records, run, messa
 
 
 def test_rows_survive_the_file(tmp_path):
-    rows = [paper_row(), row(how="a, b"), row(mean=0.123456, tolerance=0.069, run="ci")]
+    rows = [paper_row(), expect(how="a, b"), expect(mean=0.123456, tolerance=0.069, run="ci")]
     write(tmp_path / "expected.csv", rows)
     assert read(tmp_path / "expected.csv") == sorted(rows, key=lambda found: (found.run, found.key))
 
@@ -323,23 +331,23 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 
 def test_the_table_shows_every_number_once():
-    records = [record(image=0.93, pixel=0.8), record(method="new", image=0.7)]
-    expected = [row(), row("pixel_auroc", 0.8), row(method="gone")]
-    text = render(compare(records, expected, "demo"), colour=False)
+    found = run(cell(image=0.93, pixel=0.8), cell(method="fader-dinov2", image=0.7))
+    expected = [expect(), expect("pixel_auroc", 0.8), expect(method="gone")]
+    text = render(compare(found, expected), colour=False)
     lines = [re.split(r" {2,}", line.strip()) for line in text.splitlines()]
     assert lines[0] == ["cell", "expected", "got", "difference", "verdict"]
     assert lines[2:-2] == [
         ["synthetic bolt ear-dinov2 image_auroc", "0.900 ± 0.010", "0.930", "+0.030", "miss"],
         ["synthetic bolt ear-dinov2 pixel_auroc", "0.800 ± 0.010", "0.800", "+0.000", "ok"],
-        ["synthetic bolt new image_auroc", "0.700", "new"],
-        ["synthetic bolt new pixel_auroc", "0.800", "new"],
+        ["synthetic bolt fader-dinov2 image_auroc", "0.700", "new"],
+        ["synthetic bolt fader-dinov2 pixel_auroc", "0.800", "new"],
         ["synthetic bolt gone image_auroc", "0.900 ± 0.010", "missing"],
     ]
     assert lines[-1] == ["1 ok, 1 miss, 1 missing, 2 new"]
 
 
 def test_colour_changes_nothing_but_the_colour():
-    cells = compare([record(image=0.93)], [row(), row(method="gone")], "demo")
+    cells = compare(run(cell(image=0.93)), [expect(), expect(method="gone")])
     plain, coloured = render(cells, colour=False), render(cells, colour=True)
     assert "\033" not in plain
     assert "\033[31mmiss\033[0m" in coloured
@@ -350,7 +358,7 @@ def test_every_masker_beats_chance_by_more_than_its_tolerance():
     """The committed expectation of the ci run, over three seeds: saliency finds defects."""
     rows = [
         row
-        for row in gate.read(Path(__file__).parents[2] / gate.EXPECTED)
+        for row in gate.read(ROOT / gate.EXPECTED)
         if (row.run, row.metric) == ("ci", "pixel_auroc") and row.method.startswith("mask-")
     ]
     assert {row.method for row in rows} >= {

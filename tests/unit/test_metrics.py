@@ -14,7 +14,7 @@ from sklearn import metrics as oracle
 
 from fader.errors import FaderError
 from fader.evaluation import metrics
-from fader.evaluation.metrics import PixelHistogram
+from fader.evaluation.pixels import PixelHistogram
 
 FEW = settings(max_examples=25, deadline=None)
 
@@ -93,10 +93,6 @@ def histogram(scores, labels, **kwargs):
     return result
 
 
-def points(curve):
-    return {(round(float(x), 12), round(float(y), 12)) for x, y in zip(*curve, strict=True)}
-
-
 def skewed(n, seed=0):
     """Softmax-like scores over many octaves, about 3 % defective."""
     rng = np.random.default_rng(seed)
@@ -130,14 +126,6 @@ def test_a_single_block_is_exact(data):
     expected = oracle.average_precision_score(labels, scores)
     assert found.average_precision() == pytest.approx(expected, abs=1e-9)
     assert found.f1_max() == pytest.approx(brute_f1(scores, labels), abs=1e-9)
-
-    fpr, tpr, _ = oracle.roc_curve(labels, scores, drop_intermediate=False)
-    assert points(found.roc()) <= points((fpr, tpr))
-    assert np.trapezoid(*found.roc()[::-1]) == pytest.approx(np.trapezoid(tpr, fpr), abs=1e-9)
-    precision, recall, thresholds = oracle.precision_recall_curve(labels, scores)
-    at_defects = np.isin(thresholds, scores[labels])
-    expected = (precision[:-1][at_defects], recall[:-1][at_defects])
-    assert points(found.precision_recall()) == points(expected)
 
 
 def test_worked_by_hand():
@@ -325,34 +313,6 @@ def test_ten_blocks_agree_with_scikit_learn_to_a_millionth():
     assert abs(found.average_precision() - expected) <= 1e-6
 
 
-def test_merge_equals_one_stream():
-    scores, labels = skewed(3000)
-    for cut in (0, 700, 3000):
-        left, right = histogram(scores[:cut], labels[:cut]), histogram(scores[cut:], labels[cut:])
-        left.merge(right)
-        assert left.auroc() == histogram(scores, labels).auroc()
-    knobs = {"block_pixels": 256, "resolution": 128}
-    left = histogram(scores[:700], labels[:700], **knobs)
-    left.merge(histogram(scores[700:], labels[700:], **knobs))
-    assert left.auroc() == pytest.approx(metrics.auroc(scores, labels), abs=4 / 128)
-    assert left.roc()[0][-1] == 1.0
-
-
-def test_thinned_curves_are_points_of_the_full_curve():
-    found = histogram(*skewed(20_000))
-    for full, thin in [
-        (found.roc(), found.roc(max_points=101)),
-        (found.precision_recall(), found.precision_recall(max_points=101)),
-    ]:
-        assert 50 < len(thin[0]) <= 101
-        assert points(thin) <= points(full)
-        assert [c[0] for c in thin] == [c[0] for c in full]
-        assert [c[-1] for c in thin] == [c[-1] for c in full]
-    fpr, tpr = found.roc(max_points=101)
-    assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
-    assert np.trapezoid(tpr, fpr) == pytest.approx(found.auroc(), abs=1e-3)
-
-
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_scores_keep_their_precision(dtype):
     # Neighbours in each format: collapsing them would turn the order into a tie.
@@ -385,7 +345,6 @@ def test_scores_must_be_finite(bad):
         (lambda: metrics.aupro(np.zeros((1, 2)), np.ones((1, 2))), r"expected shape \(H, W\)"),
         (lambda: metrics.aupro(np.zeros((1, 1, 2)), [[[0, 1]]], 0.0), "fpr_limit"),
         (lambda: histogram(np.array([0.1, 0.2]), np.array([0, 1])).aupro(), "use update_map"),
-        (lambda: histogram(np.array([0.1, 0.2]), np.array([0, 1])).roc(1), "max_points"),
     ],
 )
 def test_errors_name_what_is_wrong(call, message):

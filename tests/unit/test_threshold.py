@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fader.errors import FaderError
-from fader.maskers.threshold import RULES, binarise
+from fader.maskers.threshold import RULES, binarise, enlarge
 
 few = settings(max_examples=25, deadline=None)
 # Integers, so that sums are exact and invariances hold without a tolerance.
@@ -159,3 +159,21 @@ def test_images_are_independent(rule):
 def test_what_cannot_be_thresholded_is_said(saliency, rule, level, complaint):
     with pytest.raises(FaderError, match=complaint):
         binarise(saliency, rule, level)
+
+
+def test_a_mask_is_enlarged_cell_by_cell():
+    mask = torch.tensor([[[True, False], [False, True]], [[False, False], [True, False]]])
+    large = enlarge(mask, 6)
+    assert large.dtype == torch.bool
+    assert large.equal(mask.repeat_interleave(3, 1).repeat_interleave(3, 2))
+
+
+@few
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 20))
+def test_an_enlarged_mask_is_that_of_the_cell_at_each_pixels_corner(height, width, size):
+    random = torch.Generator().manual_seed(height * width)
+    mask = torch.rand(2, height, width, generator=random) > 0.5
+    rows, columns = (
+        torch.tensor([i * side // size for i in range(size)]) for side in (height, width)
+    )
+    assert enlarge(mask, size).equal(mask[:, rows][:, :, columns])

@@ -15,7 +15,7 @@ from torch import nn
 from fader.errors import FaderError
 from fader.training import loop as training
 from fader.training.checkpoint import Checkpoint
-from fader.training.loop import Optimizer, Stage, batches_per_epoch, history_csv
+from fader.training.loop import Optimizer, Stage, batches_per_epoch
 from fader.training.schedules import fixed, one_cycle, sgdr, step_decay, warmup
 
 COUNT, BATCH, EPOCHS = 9, 4, 5  # batches of 4 and 4 images; the ninth is left out
@@ -302,6 +302,45 @@ def test_a_clipped_step_keeps_its_direction_and_is_no_longer_than_clip(
     assert moved == pytest.approx([g * ratio for g in gradients], rel=1e-4, abs=1e-5)
 
 
+# Several optimisers.
+
+
+def test_two_optimisers_take_turns_each_at_its_own_schedule(tmp_path):
+    first, second = (nn.Linear(1, 1, bias=False) for _ in range(2))
+    starts, rates = (first.weight.item(), second.weight.item()), []
+
+    def step(indices, random, update):
+        # Both weights have gradient 1 of the one loss, and 10 of the other.
+        update("first", {"loss": first.weight.sum() + second.weight.sum(), "half": torch.ones(())})
+        update("second", 10 * (first.weight.sum() + second.weight.sum()))
+        rates.append([sgd[name].param_groups[0]["lr"] for name in sgd])
+
+    sgd = {
+        "first": torch.optim.SGD(first.parameters(), lr=1.0),
+        "second": torch.optim.SGD(second.parameters(), lr=0.1),
+    }
+    history = training.train(
+        Stage("both", 0, Checkpoint(tmp_path / "both.ckpt", "run"), ""),
+        modules={"first": first, "second": second},
+        optimizers={
+            "first": Optimizer(sgd["first"], step_decay(4, at=0.5, factor=0.5)),
+            "second": Optimizer(sgd["second"]),
+        },
+        step=step,
+        count=4,
+        batch=2,
+        epochs=2,
+        report=lambda line: None,
+    )
+    assert rates == [[1, 0.1], [1, 0.1], [0.5, 0.1], [0.5, 0.1]]
+    # Each moves by its own loss only, with gradients of no step but its own.
+    assert first.weight.item() == pytest.approx(starts[0] - (1 + 1 + 0.5 + 0.5))
+    assert second.weight.item() == pytest.approx(starts[1] - 4 * 0.1 * 10, abs=1e-5)
+    assert [set(epoch) for epoch in history] == [{"epoch", "lr", "loss", "half", "second_loss"}] * 2
+    assert [epoch["lr"] for epoch in history] == [1, 0.5]
+    assert [group["lr"] for name in sgd for group in sgd[name].param_groups] == [1, 0.1]
+
+
 # What is observed.
 
 
@@ -403,7 +442,9 @@ def test_the_run_of_another_key_is_never_resumed(tmp_path):
     assert other.contents() == fresh.contents()
 
 
-def test_checkpoints_are_seldom_saved_but_the_last_epoch_always(tmp_path, monkeypatch):
+def test_checkpoints_are_seldom_saved_and_the_last_epoch_where_it_was_not_short(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 3600.0)
     run = Run(tmp_path)
     run.train_until(7)
@@ -411,6 +452,11 @@ def test_checkpoints_are_seldom_saved_but_the_last_epoch_always(tmp_path, monkey
     run = Run(tmp_path)
     run.train()
     assert run.checkpoint.path.exists()
+    run.checkpoint.path.unlink()
+    monkeypatch.setattr(training, "SHORT_SECONDS", 3600.0)
+    run = Run(tmp_path)
+    run.train()
+    assert not run.checkpoint.path.exists()
 
 
 def test_a_checkpoint_is_plain_safetensors_and_leaves_nothing_beside_it(tmp_path):
@@ -471,11 +517,3 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     epoch, history = good.checkpoint.load(good.modules, {"adam": good.optimizer})
     assert (epoch, len(history)) == (2, 2)
     assert all(p.isfinite().all() for m in good.modules.values() for p in m.parameters())
-
-
-def test_history_csv():
-    history = [
-        {"epoch": 1, "lr": 1e-3, "loss": 0.123456789},
-        {"epoch": 2, "lr": 1e-4, "loss": 2.0},
-    ]
-    assert history_csv(history) == "epoch,lr,loss\n1,0.001,0.123457\n2,0.0001,2\n"

@@ -27,6 +27,7 @@ from fader.config import WinClip
 from fader.errors import FaderError, MissingWeights
 from fader.maskers import Context, winclip
 from fader.runtime import Machine
+from fader.vision.registry import CLIP
 
 NARROW = {
     "embed_dim": 32,
@@ -73,7 +74,7 @@ def clip() -> nn.Module:
 def weights(clip, tmp_path_factory) -> Path:
     """A directory that holds the model as the masker's safetensors file."""
     directory = tmp_path_factory.mktemp("weights")
-    save_file({k: v.contiguous() for k, v in clip.state_dict().items()}, directory / winclip.FILE)
+    save_file({k: v.contiguous() for k, v in clip.state_dict().items()}, directory / CLIP.files[0])
     return directory
 
 
@@ -333,19 +334,19 @@ def test_local_safetensors_file_is_loaded_and_its_digest_recorded(clip, weights,
     assert torch.equal(model.attn_mask, clip.attn_mask)
     assert not model.training and not any(p.requires_grad for p in model.parameters())
 
-    digest = hashlib.sha256((weights / winclip.FILE).read_bytes()).hexdigest()
+    digest = hashlib.sha256((weights / CLIP.files[0]).read_bytes()).hexdigest()
     monkeypatch.setenv("FADER_WEIGHTS", str(weights))
     masker = winclip.create("winclip", settings(), context(None))
-    source = f"local file {winclip.FILE}"
-    assert masker.weights == str(info) == f"{winclip.LABEL}, {source}, sha256 {digest}"
+    source = f"local file {CLIP.files[0]}"
+    assert masker.weights == str(info) == f"{CLIP.label}, {source}, sha256 {digest}"
 
 
 @pytest.mark.usefixtures("narrow")
 def test_release_file_is_read_as_a_state_dict_in_half_precision_too(clip, tmp_path):
     state = {key: value.half() for key, value in clip.state_dict().items()}
-    torch.save(state, tmp_path / winclip.RELEASE_FILE)
+    torch.save(state, tmp_path / CLIP.files[1])
     model, info = winclip.load("winclip", tmp_path)
-    assert info.source == f"local file {winclip.RELEASE_FILE}"
+    assert info.source == f"local file {CLIP.files[1]}"
     assert all(torch.equal(v, state[key].float()) for key, v in model.state_dict().items())
 
 
@@ -372,7 +373,7 @@ def scripted(path: Path) -> None:
 )
 @pytest.mark.filterwarnings("ignore:.*(torch.jit|TorchScript)")
 def test_a_release_file_that_is_no_state_dict_is_one_line(write, tmp_path):
-    write(tmp_path / winclip.RELEASE_FILE)
+    write(tmp_path / CLIP.files[1])
     with pytest.raises(FaderError, match=r"8fb26589\.pt holds no state dict") as caught:
         winclip.load("winclip", tmp_path)
     assert "\n" not in str(caught.value)
@@ -380,7 +381,7 @@ def test_a_release_file_that_is_no_state_dict_is_one_line(write, tmp_path):
 
 @pytest.mark.usefixtures("narrow")
 def test_a_file_of_another_network_is_one_line(tmp_path):
-    path = tmp_path / winclip.FILE
+    path = tmp_path / CLIP.files[0]
     save_file({"visual.proj": torch.zeros(4, 4)}, path)
     with pytest.raises(FaderError, match=r"does not fit CLIP ViT-B/16\+ 240 .* Missing") as caught:
         winclip.load("winclip", tmp_path)
@@ -411,8 +412,8 @@ def test_missing_weights_are_one_line_that_says_what_to_do(tmp_path):
 
 def test_registered_model_agrees_with_open_clip():
     registered = open_clip.get_pretrained_cfg("ViT-B-16-plus-240", "laion400m_e31")
-    assert registered["url"] == winclip.RELEASE_URL
-    assert registered["hf_hub"].rstrip("/") == winclip.HUB
+    assert registered["url"] == CLIP.release_url
+    assert registered["hf_hub"].rstrip("/") == CLIP.hub
     assert registered["mean"] == open_clip.OPENAI_DATASET_MEAN
     assert registered["std"] == open_clip.OPENAI_DATASET_STD
     assert registered["interpolation"] == "bicubic" and not registered.get("quick_gelu")

@@ -5,10 +5,14 @@
 # counts that file as a product, and would find nothing to do the second time.
 rule check:
     input:
-        of_run(FILES.metrics("{seed}", "{method}")),
+        [
+            path
+            for job in phases.jobs(CONFIG, "evaluate")
+            for path in phases.artefacts(CONFIG, job)
+        ],
         "reference/expected.csv",
     log:
-        f"logs/{CONFIG.run}/check.log",
+        log_of("check"),
     threads: 1
     resources:
         mem_mb=1000,

@@ -1,65 +1,44 @@
-# Images: made, fetched or found; packed; and the label-free validation split.
+# Images: made, fetched or found; then packed, with the label-free validation split.
 
 
 rule dataset:
     input:
-        code=CODE["dataset"],
+        inputs("dataset"),
     output:
-        manifest_path("{dataset}"),
+        outputs("dataset", seed=None),
     log:
-        "logs/dataset/{dataset}.log",
+        log_of("dataset", "{place}"),
     benchmark:
-        "logs/dataset/{dataset}.tsv"
+        benchmark_of("dataset", "{place}")
+    priority: 3
     retries: 2
     threads: 1
     resources:
         mem_mb=1000,
         runtime=240,
     params:
-        **settings("dataset"),
+        settings=settings("dataset"),
+        code=code("dataset"),
     shell:
-        "fader dataset {wildcards.dataset} > {log} 2>&1"
+        "fader run dataset {wildcards.place} > {log} 2>&1"
 
 
 rule pack:
     input:
-        manifest_path("{dataset}"),
-        source_images,
-        code=CODE["pack"],
+        inputs("pack"),
     output:
-        FILES.packed(),
+        outputs("pack", seed=None),
     log:
-        log_file("pack"),
+        log_of("pack", "{place}"),
     benchmark:
-        benchmark_file("pack")
+        benchmark_of("pack", "{place}")
+    priority: 3
     threads: 1
     resources:
         mem_mb=4000,
         runtime=30,
     params:
-        **settings("pack"),
+        settings=settings("pack"),
+        code=code("pack"),
     shell:
-        "fader pack --dataset {wildcards.dataset} --category {wildcards.category}"
-        " > {log} 2>&1"
-
-
-rule validation:
-    input:
-        FILES.packed(),
-        code=CODE["validation"],
-    output:
-        FILES.validation(),
-        normals_path(CONFIG.run, "{dataset}", "{category}"),
-    log:
-        log_file("validation"),
-    benchmark:
-        benchmark_file("validation")
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
-    params:
-        **settings("validation"),
-    shell:
-        "fader validation --dataset {wildcards.dataset}"
-        " --category {wildcards.category} > {log} 2>&1"
+        "fader run pack {wildcards.place} > {log} 2>&1"

@@ -1,51 +1,45 @@
 # EAR: pre-training of the U-Net, and the label-free search of the mosaic scale m*.
 
 
-rule train_ear:
+rule ear:
     input:
-        FILES.packed(),
-        FILES.validation(),
-        masks(CONFIG.masks.base),
-        code=CODE["ear"],
+        inputs("ear"),
     output:
-        FILES.ear("{seed}"),
-        losses_path(FILES.ear("{seed}")),
+        outputs("ear"),
     log:
-        log_file("ear.seed{seed}"),
+        log_of("ear", "{place}", "seed{seed}"),
     benchmark:
-        benchmark_file("ear.seed{seed}")
+        benchmark_of("ear", "{place}", "seed{seed}")
+    priority: 3
     threads: CONFIG.runtime.threads
     resources:
         mem_mb=8000,
         runtime=720,
-        gpu=int(CONFIG.runtime.device == "cuda"),
+        gpu=GPU,
     params:
-        **settings("ear"),
+        settings=settings("ear"),
+        code=code("ear"),
     shell:
-        "fader train-ear --dataset {wildcards.dataset}"
-        " --category {wildcards.category} --seed {wildcards.seed} > {log} 2>&1"
+        "fader run ear {wildcards.place} --seed {wildcards.seed} > {log} 2>&1"
 
 
-rule search_mosaic:
+rule mosaic:
     input:
-        FILES.packed(),
-        FILES.validation(),
-        masks(CONFIG.masks.base),
-        FILES.ear("{seed}"),
-        code=CODE["mosaic"],
+        inputs("mosaic"),
     output:
-        FILES.mosaic("{seed}"),
+        outputs("mosaic"),
     log:
-        log_file("mosaic.seed{seed}"),
+        log_of("mosaic", "{place}", "seed{seed}"),
     benchmark:
-        benchmark_file("mosaic.seed{seed}")
+        benchmark_of("mosaic", "{place}", "seed{seed}")
+    priority: 3
     threads: CONFIG.runtime.threads
     resources:
         mem_mb=6000,
         runtime=60,
-        gpu=int(CONFIG.runtime.device == "cuda"),
+        gpu=GPU,
     params:
-        **settings("mosaic"),
+        settings=settings("mosaic"),
+        code=code("mosaic"),
     shell:
-        "fader search-mosaic --dataset {wildcards.dataset}"
-        " --category {wildcards.category} --seed {wildcards.seed} > {log} 2>&1"
+        "fader run mosaic {wildcards.place} --seed {wildcards.seed} > {log} 2>&1"

@@ -1,28 +1,70 @@
-# FADeR and its variants on top of a trained EAR: the η × schedule grid in one job.
+# FADeR on a trained EAR: with the base masker, as a plug-in of the others, and its variants. The
+# η × schedule grid is one job.
 
 
-rule train_fader:
+rule fader:
     input:
-        fader_inputs,
-        code=CODE["fader"],
+        inputs("fader"),
     output:
-        FILES.fader("{seed}", "{system}"),
-        losses_path(FILES.fader("{seed}", "{system}")),
+        outputs("fader"),
     log:
-        log_file("fader.{system}.seed{seed}"),
+        log_of("fader", "{place}", "seed{seed}"),
     benchmark:
-        benchmark_file("fader.{system}.seed{seed}")
+        benchmark_of("fader", "{place}", "seed{seed}")
+    priority: 3
     threads: CONFIG.runtime.threads
     resources:
-        mem_mb=12000,
+        mem_mb=FADER_MB,
         runtime=1440,
-        gpu=int(CONFIG.runtime.device == "cuda"),
+        gpu=GPU,
     params:
-        **settings("fader"),
-        variant=lambda wildcards: config["variants"].get(
-            wildcards.system.partition("-")[2]
-        ),
+        settings=settings("fader"),
+        code=code("fader"),
     shell:
-        "fader train-fader --dataset {wildcards.dataset}"
-        " --category {wildcards.category} --seed {wildcards.seed} --system {wildcards.system}"
-        " > {log} 2>&1"
+        "fader run fader {wildcards.place} --seed {wildcards.seed} > {log} 2>&1"
+
+
+rule plugin:
+    input:
+        inputs("plugin"),
+    output:
+        outputs("plugin"),
+    log:
+        log_of("plugin", "{place}", "{system}", "seed{seed}"),
+    benchmark:
+        benchmark_of("plugin", "{place}", "{system}", "seed{seed}")
+    wildcard_constraints:
+        system=one_of(phases.PHASES["plugin"].systems(CONFIG)),
+    threads: CONFIG.runtime.threads
+    resources:
+        mem_mb=FADER_MB,
+        runtime=1440,
+        gpu=GPU,
+    params:
+        settings=settings("plugin"),
+        code=code("plugin"),
+    shell:
+        "fader run plugin {wildcards.place} --system {wildcards.system} --seed {wildcards.seed} > {log} 2>&1"
+
+
+rule variant:
+    input:
+        inputs("variant"),
+    output:
+        outputs("variant"),
+    log:
+        log_of("variant", "{place}", "{system}", "seed{seed}"),
+    benchmark:
+        benchmark_of("variant", "{place}", "{system}", "seed{seed}")
+    wildcard_constraints:
+        system=one_of(CONFIG.variants),
+    threads: CONFIG.runtime.threads
+    resources:
+        mem_mb=FADER_MB,
+        runtime=1440,
+        gpu=GPU,
+    params:
+        settings=settings("variant"),
+        code=code("variant"),
+    shell:
+        "fader run variant {wildcards.place} --system {wildcards.system} --seed {wildcards.seed} > {log} 2>&1"

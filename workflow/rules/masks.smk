@@ -1,100 +1,75 @@
-# Maskers: trained where they learn; then saliency and binary masks, computed once per image.
+# Maskers: the codebook that one of them needs; training where they learn; saliency of every image.
 
-TRAINED = CONFIG.trained_maskers()
+MASKERS = phases.PHASES["mask"].systems(CONFIG)
+LEARNING = [masker for masker in MASKERS if CONFIG.masks.trained(masker)]
+ZERO_SHOT = [masker for masker in MASKERS if masker not in LEARNING]
 
 
-rule train_codebook:
+rule codebook:
     input:
-        codebook_files,
-        code=CODE["codebook"],
+        inputs("codebook"),
     output:
-        codebook_path(CONFIG.run),
-        losses_path(codebook_path(CONFIG.run)),
+        outputs("codebook", seed=None),
     log:
-        f"logs/{CONFIG.run}/codebook.log",
+        log_of("codebook"),
     benchmark:
-        f"logs/{CONFIG.run}/codebook.tsv"
+        benchmark_of("codebook")
+    priority: 3
     threads: CONFIG.runtime.threads
     resources:
         mem_mb=8000,
         runtime=720,
-        gpu=int(CONFIG.runtime.device == "cuda"),
+        gpu=GPU,
     params:
-        **settings("codebook"),
+        settings=settings("codebook"),
+        code=code("codebook"),
     shell:
-        "fader train-codebook > {log} 2>&1"
-
-
-rule train_masker:
-    input:
-        FILES.packed(),
-        FILES.validation(),
-        codebook,
-        weight_files,
-        code=code("masker"),
-    output:
-        FILES.masker("{masker}", "{seed}"),
-        losses_path(FILES.masker("{masker}", "{seed}")),
-    log:
-        log_file("masker.{masker}.seed{seed}"),
-    benchmark:
-        benchmark_file("masker.{masker}.seed{seed}")
-    wildcard_constraints:
-        masker="|".join(TRAINED) or "(?!)",
-    threads: CONFIG.runtime.threads
-    resources:
-        mem_mb=12000,
-        runtime=1440,
-        gpu=int(CONFIG.runtime.device == "cuda"),
-    params:
-        **settings("masker"),
-    shell:
-        "fader train-masker --dataset {wildcards.dataset} --category {wildcards.category}"
-        " --seed {wildcards.seed} --masker {wildcards.masker} > {log} 2>&1"
+        "fader run codebook > {log} 2>&1"
 
 
 rule mask:
     input:
-        FILES.packed(),
-        FILES.validation(),
-        weight_files,
-        code=code("mask"),
+        inputs("mask"),
     output:
-        FILES.mask("{masker}"),
+        outputs("mask", seed=None),
     log:
-        log_file("mask.{masker}"),
+        log_of("mask", "{place}", "{system}"),
     benchmark:
-        benchmark_file("mask.{masker}")
+        benchmark_of("mask", "{place}", "{system}")
     wildcard_constraints:
-        masker="|".join(set(CONFIG.masks.maskers) - set(TRAINED)) or "(?!)",
+        system=one_of(ZERO_SHOT),
+    priority: 3
     threads: CONFIG.runtime.threads
     resources:
         mem_mb=6000,
         runtime=120,
-        gpu=int(CONFIG.runtime.device == "cuda"),
+        gpu=GPU,
     params:
-        **settings("mask"),
-        seed="",
-    shell:
-        "fader mask --dataset {wildcards.dataset} --category {wildcards.category}"
-        " --masker {wildcards.masker} {params.seed} > {log} 2>&1"
-
-
-use rule mask as mask_of_trained with:
-    input:
-        FILES.packed(),
-        FILES.validation(),
-        codebook,
-        FILES.masker("{masker}", "{seed}"),
+        settings=settings("mask"),
         code=code("mask"),
+    shell:
+        "fader run mask {wildcards.place} --system {wildcards.system} > {log} 2>&1"
+
+
+rule mask_of_seed:
+    input:
+        inputs("mask"),
     output:
-        FILES.mask("{masker}", "{seed}"),
+        outputs("mask"),
     log:
-        log_file("mask.{masker}.seed{seed}"),
+        log_of("mask", "{place}", "{system}", "seed{seed}"),
     benchmark:
-        benchmark_file("mask.{masker}.seed{seed}")
+        benchmark_of("mask", "{place}", "{system}", "seed{seed}")
     wildcard_constraints:
-        masker="|".join(TRAINED) or "(?!)",
+        system=one_of(LEARNING),
+    priority: 2
+    threads: CONFIG.runtime.threads
+    resources:
+        mem_mb=12000,
+        runtime=1440,
+        gpu=GPU,
     params:
-        **settings("mask"),
-        seed="--seed {seed}",
+        settings=settings("mask"),
+        code=code("mask"),
+    shell:
+        "fader run mask {wildcards.place} --system {wildcards.system} --seed {wildcards.seed} > {log} 2>&1"

@@ -8,13 +8,13 @@ paper is silent). ``workflow/schemas/params.schema.json`` is generated from thes
 from fader.config.base import Fraction, LearningRate, MaskerName, Name, Positive, Section, Weight
 from fader.config.data import Dataset, Folder, Image, MvtecAd, Synthetic, Validation, Visa
 from fader.config.detectors import (
-    PROPOSED,
     Baseline,
     DetectorSettings,
     Ear,
     Fader,
     Ganomaly,
     Loss,
+    MaskPath,
     Mosaic,
     Pca,
     PlainUNet,
@@ -40,7 +40,6 @@ from fader.config.run import Config, Place, Report, Runtime, Score
 
 __all__ = [
     "KINDS",
-    "PROPOSED",
     "TRAINED_KINDS",
     "AmiNet",
     "Attention",
@@ -58,6 +57,7 @@ __all__ = [
     "Image",
     "LearningRate",
     "Loss",
+    "MaskPath",
     "MaskerName",
     "MaskerSettings",
     "Masks",

@@ -24,4 +24,6 @@ LearningRate = Annotated[float, Field(gt=0, le=1)]
 
 
 class Section(BaseModel):
+    """A section of the configuration: immutable, complete, without unknown keys."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

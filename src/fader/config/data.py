@@ -61,6 +61,8 @@ Dataset = Annotated[Synthetic | MvtecAd | Visa | Folder, Field(discriminator="so
 
 
 class Image(Section):
+    """What the images are scaled to."""
+
     size: int = Field(
         ge=32,
         le=1024,

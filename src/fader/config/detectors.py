@@ -8,6 +8,8 @@ from fader.config.base import Fraction, LearningRate, Name, Positive, Section, W
 
 
 class UNet(Section):
+    """EAR's network."""
+
     widths: list[Positive] = Field(
         min_length=2,
         description="channels per level, shallow first; D = 5 in the paper, widths our choice",
@@ -39,6 +41,8 @@ class Ear(Section):
 
 
 class Mosaic(Section):
+    """How m*, the scale of the mosaic behind the masks, is chosen."""
+
     policy: Literal["search", "fixed", "oracle"] = Field(
         description="search: label-free m*; fixed: `fixed`; oracle: on test labels, a diagnostic"
     )
@@ -53,7 +57,7 @@ class Vit(Section):
     depth: Positive = Field(description="blocks; 12")
     heads: Positive = Field(description="attention heads; 12")
     backbone: Name | None = Field(
-        description="pre-trained weights to start from (vision/backbones.py), or null: none"
+        description="pre-trained weights to start from (vision/registry.py), or null: none"
     )
 
 
@@ -78,16 +82,18 @@ class Fader(Section):
     hidden: Positive = Field(description="hidden units of Φ; 128, our choice")
     margin: float = Field(gt=0, description="ξ of equation 3 on raw predictions; 1, our choice")
     vit: Vit
+    watch: Literal["last", "every"] = Field(
+        description="epochs after which the oracle, a diagnostic, scores the test images"
+    )
     cache_gib: float = Field(
         ge=0,
         description="largest cache of frozen-encoder features, GiB; beyond it they are recomputed",
     )
 
 
-class Variant(Section):
-    """A change of FADeR's mask path: a control arm or an ablation of Table 3."""
+class MaskPath(Section):
+    """How FADeR's mask is made and used."""
 
-    role: Literal["control", "ablation"]
     predictor: Literal["mlp", "vit"] = Field(description="Φ: the paper's MLP, or Table 3's ViT")
     input: Literal["obfuscated", "reconstruction"] = Field(
         description="what Φ reads: I′, or Î of a first pass without mask (equation 2 as printed)"
@@ -101,9 +107,6 @@ class Variant(Section):
         " all (decoder fine-tuning only)"
     )
     scaling: Literal["nearest", "bilinear"] = Field(description="Θ of equation 4; paper: nearest")
-    grid: Literal["own", "inherit"] = Field(
-        description="own η × schedule grid, or the point that the proposed FADeR picked"
-    )
 
     @model_validator(mode="after")
     def _used(self) -> Self:
@@ -114,27 +117,40 @@ class Variant(Section):
         return self
 
 
-# FADeR as the paper proposes it.
-PROPOSED = {
-    "predictor": "mlp",
-    "input": "obfuscated",
-    "normalise": "minmax",
-    "mask": "soft",
-    "scaling": "nearest",
-}
+class Variant(MaskPath):
+    """Another mask path than the proposed one: a control arm or an ablation of Table 3."""
+
+    role: Literal["control", "ablation"]
+    grid: Literal["own", "inherit"] = Field(
+        description="own η × schedule grid, or the point that the proposed FADeR picked"
+    )
+
+    @property
+    def path(self) -> MaskPath:
+        """The mask path alone."""
+        return MaskPath(**{name: getattr(self, name) for name in MaskPath.model_fields})
 
 
 class Baseline(Section):
     """What every detector of the section ``detectors`` declares about itself.
 
-    Class variables, no keys of the file. ``label`` : its name in tables. ``paper`` : its column in
-    the paper's Table 1, or None for a supplement. ``reads`` : the other sections that it depends
-    on.
+    Class variables, no keys of the file.
+
+    Attributes
+    ----------
+    label : its name in tables.
+    paper : its column in the paper's Table 1, or None for a supplement.
+    reads : the other sections that it depends on.
     """
 
     label: ClassVar[str]
     paper: ClassVar[str | None] = None
     reads: ClassVar[tuple[str, ...]] = ()
+
+    def misfit(self, size: int) -> str | None:
+        """Why the detector cannot work on images of ``size`` × ``size`` pixels, opening with the
+        key to blame; None where it can."""
+        return None
 
 
 class PlainUNet(Baseline):
@@ -142,12 +158,13 @@ class PlainUNet(Baseline):
 
     label: ClassVar[str] = "U-Net"
     paper: ClassVar[str | None] = "unet"
-    reads: ClassVar[tuple[str, ...]] = ("unet", "loss", "score")
+    reads: ClassVar[tuple[str, ...]] = ("unet", "loss")
 
     kind: Literal["unet"]
     epochs: Positive = Field(description="passes over the fitted normals; EAR's 300")
     batch: int = Field(ge=2, description="images per step; EAR's 16")
     lr: LearningRate = Field(description="Adam's learning rate; EAR's 0.001")
+    schedule: Literal["step", "onecycle"] = Field(description="as EAR's")
 
 
 class Riad(Baseline):
@@ -155,7 +172,7 @@ class Riad(Baseline):
 
     label: ClassVar[str] = "RIAD"
     paper: ClassVar[str | None] = "riad"
-    reads: ClassVar[tuple[str, ...]] = ("unet", "score")
+    reads: ClassVar[tuple[str, ...]] = ("unet",)
 
     kind: Literal["riad"]
     cells: list[Positive] = Field(
@@ -167,13 +184,21 @@ class Riad(Baseline):
     lr: LearningRate = Field(description="Adam's learning rate; 0.0001")
     weight_decay: Weight = Field(description="Adam's weight decay; 0.00001")
 
+    def misfit(self, size: int) -> str | None:
+        """As ``Baseline.misfit``."""
+        for cell in self.cells:
+            if size % cell:
+                return f"cells: {cell} does not divide image.size {size}"
+            if (size // cell) ** 2 < self.subsets:
+                return f"cells: {cell} makes fewer cells of {size} pixels than subsets"
+        return None
+
 
 class Ganomaly(Baseline):
     """GANomaly (Akcay et al., ACCV 2018): encoder–decoder–encoder, adversarially trained."""
 
     label: ClassVar[str] = "GANomaly"
     paper: ClassVar[str | None] = "ganomaly"
-    reads: ClassVar[tuple[str, ...]] = ("score",)
 
     kind: Literal["ganomaly"]
     latent: Positive = Field(description="length of the latent vector z; 100")
@@ -187,16 +212,23 @@ class Ganomaly(Baseline):
     contextual: Weight = Field(description="weight of the reconstruction (L1); 50")
     latent_weight: Weight = Field(description="weight of the latent distance (L2); 1")
 
+    def misfit(self, size: int) -> str | None:
+        """As ``Baseline.misfit``."""
+        if size.bit_count() > 1:
+            return (
+                f"kind: image.size {size} is no power of two, as GANomaly's halving down to 4 needs"
+            )
+        return None
+
 
 class Pca(Baseline):
     """Reconstruction from principal components (scikit-learn): a floor for every other detector."""
 
     label: ClassVar[str] = "PCA"
-    reads: ClassVar[tuple[str, ...]] = ("score",)
 
     kind: Literal["pca"]
     components: Positive = Field(
-        description="principal components kept, at most one less than the fitted normals"
+        description="principal components kept; those beyond what the fitted normals span are zero"
     )
 
 

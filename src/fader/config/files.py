@@ -22,7 +22,8 @@ def parse(values: Any, source: str) -> Config:
         problems = error.errors(include_url=False, include_context=False)
         first = problems[0]
         # The tag of a union is no key of the file: drop it.
-        tag = {"datasets": 2, "masks": 3}.get(first["loc"][0] if first["loc"] else "")
+        tags = {"datasets": 2, "detectors": 2, "masks": 3}
+        tag = tags.get(str(first["loc"][0]) if first["loc"] else "")
         where = ".".join(str(part) for i, part in enumerate(first["loc"]) if i != tag)
         message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
         if first["type"] == "extra_forbidden":

@@ -1,23 +1,43 @@
 """Maskers, the codebook that one of them needs, and the rule that makes masks of saliency."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from fader.config.base import LearningRate, MaskerName, Name, Positive, Section
 
 
-class Attention(Section):
+class MaskerSection(Section):
+    """What every masker declares about itself; class variables, no keys of the file.
+
+    Attributes
+    ----------
+    label : its name in tables, None where it is called by its backbone.
+    paper : backbone → its name in the paper's Tables 2 and 4, or None → that name where there is no
+        backbone to choose; a backbone that is not listed stands in for the first.
+    """
+
+    label: ClassVar[str | None]
+    paper: ClassVar[dict[str | None, str]]
+
+
+class Attention(MaskerSection):
     """CLS attention of a vision transformer's last block, mean over heads; zero-shot."""
 
+    label: ClassVar[str | None] = None
+    paper: ClassVar[dict[str | None, str]] = {"dino": "dino", "vit": "vit"}
+
     kind: Literal["attention"]
-    backbone: Name = Field(description="vision transformer, a name of vision/backbones.py")
+    backbone: Name = Field(description="vision transformer, a name of vision/registry.py")
     input_size: int = Field(ge=28, le=1036, description="side of the transformer's input, pixels")
     batch: Positive = Field(description="images per forward pass")
 
 
-class WinClip(Section):
+class WinClip(MaskerSection):
     """WinCLIP (Jeong et al., CVPR 2023), zero-shot: CLIP embeddings of windows against prompts."""
+
+    label: ClassVar[str | None] = "WinCLIP"
+    paper: ClassVar[dict[str | None, str]] = {None: "winclip"}
 
     kind: Literal["winclip"]
     names: dict[Name, str] = Field(
@@ -26,8 +46,11 @@ class WinClip(Section):
     batch: Positive = Field(description="windows per forward pass of the image encoder")
 
 
-class Dsr(Section):
+class Dsr(MaskerSection):
     """DSR (Zavrtanik et al., ECCV 2022): anomalies generated among quantised features."""
+
+    label: ClassVar[str | None] = "DSR"
+    paper: ClassVar[dict[str | None, str]] = {None: "dsr"}
 
     kind: Literal["dsr"]
     input_size: int = Field(ge=64, le=1024, multiple_of=32, description="side of its input, pixels")
@@ -43,8 +66,11 @@ class Dsr(Section):
     lr: LearningRate = Field(description="Adam's learning rate; 0.0002")
 
 
-class MsFlow(Section):
+class MsFlow(MaskerSection):
     """MSFlow (Zhou et al., TNNLS 2024): normalising flows on a frozen feature pyramid."""
+
+    label: ClassVar[str | None] = "MSFlow"
+    paper: ClassVar[dict[str | None, str]] = {"wide_resnet50_2.tv_in1k": "msflow"}
 
     kind: Literal["msflow"]
     backbone: str = Field(description="convolutional network with weights; wide_resnet50_2.tv_in1k")
@@ -68,8 +94,11 @@ class MsFlow(Section):
         return self
 
 
-class AmiNet(Section):
+class AmiNet(MaskerSection):
     """AMI-Net (Luo et al., TASE 2024): adaptive mask and inpainting of frozen features."""
+
+    label: ClassVar[str | None] = "AMI-Net"
+    paper: ClassVar[dict[str | None, str]] = {"wide_resnet50_2.tv_in1k": "aminet"}
 
     kind: Literal["aminet"]
     backbone: str = Field(description="convolutional network with weights; wide_resnet50_2.tv_in1k")
@@ -127,6 +156,8 @@ class Codebook(Section):
 
 
 class Masks(Section):
+    """The maskers, and the rule that makes binary masks of their saliency."""
+
     base: MaskerName = Field(description="the masker EAR is trained with; paper: dino")
     rule: Literal["mass", "minmax", "mean_std", "otsu", "quantile"] = Field(
         description="the one threshold rule for every masker; paper silent, `mass` our choice"

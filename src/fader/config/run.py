@@ -1,13 +1,14 @@
 """The whole configuration of a run."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from fader.config.base import Fraction, MaskerName, Name, Positive, Section
 from fader.config.data import Dataset, Image, Validation
 from fader.config.detectors import (
-    PROPOSED,
     DetectorSettings,
     Ear,
     Fader,
@@ -17,7 +18,6 @@ from fader.config.detectors import (
     Variant,
 )
 from fader.config.maskers import Codebook, Masks
-from fader.errors import FaderError
 
 
 class Score(Section):
@@ -37,6 +37,8 @@ class Score(Section):
 
 
 class Runtime(Section):
+    """Where a job computes, and how."""
+
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16"] = Field(
         description="auto: bf16 autocast where the hardware has it, recorded in every artefact"
@@ -45,6 +47,8 @@ class Runtime(Section):
 
 
 class Report(Section):
+    """What tables and figures show."""
+
     images: Positive = Field(description="defective test images per category shown in Figure 1")
     warn_below: Fraction = Field(
         description="FADeR's validation AUROC (mean of image and pixel) under which a category gets"
@@ -60,6 +64,8 @@ class Place(Section):
 
 
 class Config(Section):
+    """A run: its data, its systems and how they are trained and compared."""
+
     run: Name = Field(description="everything of the run lives under results/<run>/")
     categories: dict[Name, Place] = Field(
         min_length=1, description="stage name: dataset and category, in table order"
@@ -119,59 +125,54 @@ class Config(Section):
             )
         if vit.width % vit.heads:
             raise ValueError(f"fader.vit.width: {vit.width} is no multiple of heads {vit.heads}")
-        for key, scales in (("loss.scales", self.loss.scales), ("score.scales", self.score.scales)):
-            if self.image.size // 2 ** (scales - 1) < 4:
-                raise ValueError(
-                    f"{key}: {scales} scales are too many for {self.image.size} pixels"
-                )
+        for key, count in (("loss.scales", self.loss.scales), ("score.scales", self.score.scales)):
+            if self.image.size // 2 ** (count - 1) < 4:
+                raise ValueError(f"{key}: {count} scales are too many for {self.image.size} pixels")
+        for name, detector in self.detectors.items():
+            misfit = detector.misfit(self.image.size)
+            if misfit:
+                raise ValueError(f"detectors.{name}.{misfit}")
         return self
+
+    _missing: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Optional maskers that this run goes without → why (see ``fader.pipeline.weights``)."""
+        return self._missing
+
+    def without(self, missing: Mapping[str, str]) -> Self:
+        """The same run without some of the optional maskers."""
+        lesser = self.model_copy()
+        lesser._missing = dict(missing)
+        return lesser
+
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """The configuration as in the file."""
+        return self.model_dump(mode="json")
 
     def pairs(self) -> list[tuple[str, str]]:
         """(dataset, category) in table order."""
         return [(place.dataset, place.category) for place in self.categories.values()]
 
-    def systems(self) -> list[str]:
-        """Trained FADeR systems: ``<masker>`` and ``<masker>-<variant>`` for the base masker."""
-        return [*self.masks.maskers, *(f"{self.masks.base}-{variant}" for variant in self.variants)]
-
-    def methods(self) -> list[str]:
-        """Rows of evaluation: ``mask-<masker>`` (the saliency itself), ``ear-<masker>``,
-        ``fader-<masker>``, and those of ``variant_methods``."""
-        stages = ("mask", "ear", "fader")
-        of_maskers = [f"{stage}-{masker}" for masker in self.masks.maskers for stage in stages]
-        return of_maskers + self.variant_methods()
-
-    def variant_methods(self) -> list[str]:
-        """``<role>-<masker>-<variant>`` of every variant."""
-        role = {"control": "control", "ablation": "fader"}
-        return [f"{role[v.role]}-{self.masks.base}-{name}" for name, v in self.variants.items()]
-
     def trained_maskers(self) -> list[str]:
         """Maskers that learn."""
         return [masker for masker in self.masks.maskers if self.masks.trained(masker)]
 
-    def variant(self, system: str) -> Variant:
-        """Settings of a FADeR system; FADeR as proposed when ``system`` names no variant."""
-        masker, _, name = system.partition("-")
-        if not name:
-            own = self.fader.tuning == "each" or masker == self.masks.base
-            grid = "own" if own else "inherit"
-            return Variant(role="ablation", grid=grid, **PROPOSED)
-        if name not in self.variants:
-            raise FaderError(
-                f"variant {name!r} of {system!r} is not under variants in the configuration"
-            )
-        return self.variants[name]
+    def public_set(self, dataset: str) -> str | None:
+        """Name of the public data set that one of ``datasets`` is; None where it is none."""
+        settings = self.datasets[dataset]
+        if settings.source == "synthetic":
+            return None
+        return settings.paper if settings.source == "folder" else settings.source
 
     def tables(self) -> list[str]:
         """Tables that the run has something to show in."""
         roles = {variant.role for variant in self.variants.values()}
-        shown = {"table4": bool(self.trained_maskers())}
+        public = {self.public_set(place.dataset) for place in self.categories.values()}
+        shown = {"table4": bool(self.trained_maskers()), "table5": "visa" in public}
         shown |= {"table3": "ablation" in roles, "controls": "control" in roles}
-        names = ["table1", "table2", "table3", "table4", "masks", "controls", "validation"]
-        names += ["cost", "statistics", "errata"]
+        names = ["table1", "table2", "table3", "table4", "table5", "masks", "controls"]
+        names += ["validation", "cost", "statistics"]
         return [name for name in names if shown.get(name, True)]
-
-    def inherited(self, system: str) -> list[str]:
-        """The system whose grid pick ``system`` takes over, if it does."""
-        return [self.masks.base] if self.variant(system).grid == "inherit" else []

@@ -15,6 +15,7 @@ ends, and no mask is empty.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import map_coordinates
@@ -77,11 +78,17 @@ def perlin_texture(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Blend a texture into Perlin-shaped blobs: image uint8 (3, H, W), mask uint8 0/1 (H, W).
 
-    ``texture_source``: other normal images, uint8 of the same shape, of which one is flipped,
-    rolled and colour-jittered; or None for procedural textures (flat, clouds, stripes, grain) in
-    muted colours or colours of the image itself. Area, opacity and the softness of the
-    rim follow ``PERLIN_AREA``, ``OPACITY``, ``PERLIN_EDGE``. Raises FaderError on a wrong image or
-    texture.
+    Area, opacity and the softness of the rim follow ``PERLIN_AREA``, ``OPACITY``, ``PERLIN_EDGE``.
+
+    Parameters
+    ----------
+    texture_source : other normal images, uint8 of the same shape, of which one is flipped, rolled
+        and colour-jittered; or None for procedural textures (flat, clouds, stripes, grain) in muted
+        colours or colours of the image itself.
+
+    Raises
+    ------
+    FaderError : a wrong image or texture.
     """
     _check_image(image)
     if texture_source is not None:
@@ -99,7 +106,7 @@ def perlin_texture(
         if texture_source is None:
             texture = procedural_texture(image, rng)
         else:
-            texture = _other_texture(texture_source[rng.integers(len(texture_source))], rng)
+            texture = _other_texture(texture_source[rng.integers(len(texture_source))], rng)  # type: ignore[call-overload]  # an index
         return _to_uint8(image + alpha * (texture - image))
 
     return _until_visible(draw, image, rng)
@@ -246,10 +253,10 @@ def _draw_swap(image: np.ndarray, rng: np.random.Generator, force: float) -> np.
     elif move == "turn":
         side = min(*_size(shape, BLOCK_AREA, (1.0, 1.0), rng))
         window = _window(shape, (side, side), rng)
-        moved = [(window, np.rot90(image[window], rng.integers(1, 4), axes=(1, 2)))]
+        moved = [(window, np.rot90(image[window], rng.integers(1, 4), axes=(1, 2)))]  # type: ignore[call-overload]  # an integer
     else:
         window = _window(shape, _size(shape, BLOCK_AREA, BLOCK_ASPECT, rng), rng)
-        moved = [(window, np.flip(image[window], axis=rng.integers(1, 3)))]
+        moved = [(window, np.flip(image[window], axis=rng.integers(1, 3)))]  # type: ignore[call-overload]  # an integer
     for window, block in moved:
         painted[window] = _jitter(block, force * JITTER[1], rng) if force else block
     return painted
@@ -300,14 +307,14 @@ def _colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _other_texture(texture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A texture image flipped, rolled and colour-jittered: float32 (3, H, W)."""
-    flips = tuple(np.flatnonzero(rng.random(2) < 0.5) + 1)
+    flips: Any = tuple(np.flatnonzero(rng.random(2) < 0.5) + 1)
     shift = [rng.integers(n) for n in texture.shape[1:]]
     texture = np.roll(np.flip(texture, flips), shift, axis=(1, 2))
     return _jitter(texture, _log_uniform(JITTER, rng), rng).astype(np.float32)
 
 
 def _jitter(patch: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Change contrast, brightness and, more weakly, tint: patch (3, ...) -> uint8.
+    """Change contrast, brightness and, more weakly, tint: patch (3, ...) → uint8.
 
     At strength s contrast moves by up to a factor 1 ± s, brightness by ± s/2 and each channel by a
     further ± s/6 of the full range.
@@ -330,7 +337,7 @@ def _pasted(
 
 def _size(
     shape: tuple[int, int],
-    area: tuple[float, float],
+    area: tuple[float, ...],
     aspect: tuple[float, float],
     rng: np.random.Generator,
 ) -> tuple[int, int]:
@@ -357,7 +364,7 @@ def _lattice_weights(pixels: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
     return weight, weight * distance
 
 
-def _log_uniform(bounds: tuple[float, float], rng: np.random.Generator) -> float:
+def _log_uniform(bounds: tuple[float, ...], rng: np.random.Generator) -> float:
     return float(np.exp(rng.uniform(*np.log(bounds))))
 
 

@@ -22,13 +22,18 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from email.message import Message
 from pathlib import Path, PureWindowsPath
-from typing import IO
+from typing import IO, TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
 from fader.errors import FaderError
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsRead
 
 CHUNK = 1 << 20
 ATTEMPTS = 5
@@ -53,20 +58,23 @@ def fetch(
     or a part that does not lead to the right sha256, means starting that mirror from byte 0. A
     mirror is left after ``ATTEMPTS`` connections in a row that brought nothing new.
 
-    Args:
-        urls: http, https or file addresses of the same file, in order of preference.
-        sha256: of the whole file, 64 hexadecimal digits.
-        target: where the file goes; its folder is made.
-        progress: show a bar when standard error is a terminal.
-        timeout: seconds without a byte before a connection counts as dropped.
-        pause: seconds before the next connection, doubled for each one that brought nothing new.
+    Parameters
+    ----------
+    urls : http, https or file addresses of the same file, in order of preference.
+    sha256 : of the whole file, 64 hexadecimal digits.
+    target : where the file goes; its folder is made.
+    progress : show a bar when standard error is a terminal.
+    timeout : seconds without a byte before a connection counts as dropped.
+    pause : seconds before the next connection, doubled for each one that brought nothing new.
 
-    Returns:
-        ``target``, at once and without the network if it is there with the right sha256.
+    Returns
+    -------
+    ``target``, at once and without the network if it is there with the right sha256.
 
-    Raises:
-        FaderError: ``target`` exists with another sha256; no mirror has the file; the disk refuses
-            it; an address is neither http, https nor file.
+    Raises
+    ------
+    FaderError : ``target`` exists with another sha256; no mirror has the file; the disk refuses it;
+        an address is neither http, https nor file.
     """
     sha256 = sha256.lower()
     for url in urls:
@@ -100,7 +108,7 @@ def fetch(
 
 
 class _MirrorError(Exception):
-    """This mirror does not have the file."""
+    """The mirror does not have the file."""
 
 
 class _Dropped(Exception):
@@ -209,12 +217,12 @@ def _described(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _start_of(headers: http.client.HTTPMessage) -> int | None:
+def _start_of(headers: Message) -> int | None:
     match = re.match(r"bytes (\d+)-", headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
 
-def _total_of(headers: http.client.HTTPMessage) -> int | None:
+def _total_of(headers: Message) -> int | None:
     match = re.match(r"bytes .*/(\d+)$", headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
@@ -234,10 +242,11 @@ def extract(archive: Path, target: Path) -> None:
     One pass over the archive, into ``<target>.part``, renamed at the end. Permissions, owners and
     times of the archive are not taken over.
 
-    Raises:
-        FaderError: ``target`` exists; the archive is missing, truncated or damaged; a member is
-            anything but a plain file or folder, or its name leads out of ``target``; the disk
-            refuses a file.
+    Raises
+    ------
+    FaderError : ``target`` exists; the archive is missing, truncated or damaged; a member is
+        anything but a plain file or folder, or its name leads out of ``target``; the disk refuses a
+        file.
     """
     if target.exists():
         raise FaderError(f"{target} exists; delete it to extract {archive} again")
@@ -302,12 +311,13 @@ def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
 
 
 def _tar_members(
-    archive: Path, opener: Callable[[Path, str], IO[bytes]]
+    archive: Path,
+    opener: Callable[[Path, Literal["rb"]], AbstractContextManager["SupportsRead[bytes]"]],
 ) -> Iterator[tuple[str, IO[bytes] | None]]:
     with opener(archive, "rb") as file:
         stream = _ZeroTail(file)
         end = 0
-        with tarfile.open(fileobj=stream, mode="r|") as bundle:
+        with tarfile.open(fileobj=stream, mode="r|") as bundle:  # type: ignore[call-overload]  # reads only
             for member in bundle:
                 plain_file = member.isreg() and not member.issparse()
                 if not (plain_file or member.isdir()):
@@ -327,7 +337,7 @@ def _tar_members(
 class _ZeroTail:
     """A stream that remembers its length and where its trailing zeros begin."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: "SupportsRead[bytes]") -> None:
         self._file = file
         self.length = 0
         self.nonzero_end = 0

@@ -84,8 +84,9 @@ def folders(parent: Path) -> list[str]:
 def images(folder: Path) -> list[Path]:
     """The image files of ``folder`` sorted by name; hidden files (``._000.png``) are not images.
 
-    Raises:
-        FaderError: the folder is missing or has no image.
+    Raises
+    ------
+    FaderError : the folder is missing or has no image.
     """
     if not folder.is_dir():
         raise FaderError(
@@ -106,8 +107,9 @@ def images(folder: Path) -> list[Path]:
 def check_counts(category: Category, release: Release) -> None:
     """Compare an indexed category with the published counts.
 
-    Raises:
-        FaderError: the release has no such category, or a split has another number of images.
+    Raises
+    ------
+    FaderError : the release has no such category, or a split has another number of images.
     """
     if category.name not in release.counts:
         raise FaderError(

@@ -67,10 +67,11 @@ RELEASE = Release(
 def index(root: Path, category: str) -> Category:
     """Index ``root/category``. ``ground_truth/good`` (empty masks in some conversions) is not read.
 
-    Raises:
-        FaderError: naming the folder or file: root, category or a split is missing or empty; the
-            test split lacks good or defective images (AUROC needs both); a defective image has no
-            mask; a mask has no image.
+    Raises
+    ------
+    FaderError : naming the folder or file: root, category or a split is missing or empty; the test
+        split lacks good or defective images (AUROC needs both); a defective image has no mask; a
+        mask has no image.
     """
     folder = category_folder(root, category)
     train = tuple(Sample(path, None, GOOD) for path in images(folder / "train" / GOOD))

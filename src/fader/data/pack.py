@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -34,10 +35,14 @@ DECODE_ERRORS = (
 class Arrays:
     """A category in memory; the order is that of the ``Category``.
 
-    train: uint8 (N, 3, size, size), RGB, 0..255. test: uint8 (M, 3, size, size). mask: uint8 0/1
-    (M, size, size), zeros for good images. label: uint8 0/1 (M,), 1 = defective. Names are POSIX
-    paths relative to the category's folder (``test/scratch/003.png``); defects has one type per
-    test image.
+    Parameters
+    ----------
+    train, test : (N, 3, size, size) and (M, 3, size, size) uint8, RGB, 0..255.
+    mask : (M, size, size) uint8 0/1, zeros for good images.
+    label : (M,) uint8 0/1, 1 = defective.
+    train_names, test_names : POSIX paths relative to the category's folder
+        (``test/scratch/003.png``).
+    defects : type of each test image.
     """
 
     train: np.ndarray
@@ -55,9 +60,10 @@ def read_category(category: Category, size: int) -> Arrays:
     Grey images become three equal channels, 16-bit ones keep their upper 8 bits, an alpha channel
     is dropped. A defect too small to meet a pixel centre leaves its mask empty and its label 1.
 
-    Raises:
-        FaderError: naming the file: it is unreadable or truncated, has 32-bit pixels, is a mask of
-            another size than its image, or a mask without a defect pixel at its original size.
+    Raises
+    ------
+    FaderError : naming the file: it is unreadable or truncated, has 32-bit pixels, is a mask of
+        another size than its image, or a mask without a defect pixel at its original size.
     """
     train, _ = _decode(category.train, size)
     test, mask = _decode(category.test, size)
@@ -84,7 +90,7 @@ def _decode(samples: Sequence[Sample], size: int) -> tuple[np.ndarray, np.ndarra
     def decode(i: int) -> None:
         rgb = _rgb(samples[i].image)
         if samples[i].mask is not None:
-            masks[i] = _resized_mask(samples[i].mask, samples[i].image, rgb.size, size)
+            masks[i] = _resized_mask(samples[i].mask, samples[i].image, rgb.size, size)  # type: ignore[arg-type]  # there
         if rgb.size != (size, size):
             rgb = rgb.resize((size, size), Image.Resampling.BICUBIC)
         images[i] = np.asarray(rgb).transpose(2, 0, 1)
@@ -121,6 +127,7 @@ def _resized_mask(path: Path, image: Path, image_size: tuple[int, int], size: in
     mask = _open(path)
     if mask.size != image_size:
         raise FaderError(f"{path}: mask of {mask.size} pixels, but {image} has {image_size}")
+    defect: Any
     if mask.mode in ("1", "L", "I", "F") or mask.mode.startswith("I;16"):
         defect = np.asarray(mask) != 0
     else:  # black is normal, whatever its palette index, and alpha says nothing

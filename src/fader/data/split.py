@@ -4,8 +4,6 @@ copies of them."""
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fader.config import Validation
 from fader.data import defects as painter
@@ -17,25 +15,30 @@ from fader.seeds import derive_seed
 class Split:
     """Indices of fitted and held-out normals, and the synthetic defects on the held-out ones.
 
+    Parameters
+    ----------
     fit, held : (n,) and (k,) int64, sorted.
-    defects : (k·per_image, 3, H, W) uint8; defect_masks : (k·per_image, H, W) uint8 0/1.
+    defects : (k·per_image, 3, H, W) uint8.
+    defect_masks : (k·per_image, H, W) uint8 0/1.
     kinds : kind of each defect.
     """
 
-    fit: Tensor
-    held: Tensor
-    defects: Tensor
-    defect_masks: Tensor
+    fit: np.ndarray
+    held: np.ndarray
+    defects: np.ndarray
+    defect_masks: np.ndarray
     kinds: tuple[str, ...]
 
 
-def split(pixels: np.ndarray, settings: Validation, seed: int) -> Split:
+def split(train: np.ndarray, settings: Validation, seed: int) -> Split:
     """Hold out ``settings.fraction`` of the normals (N, 3, H, W) uint8 and paint defects on copies
     of them.
 
-    FaderError when fewer than two images would be left on either side.
+    Raises
+    ------
+    FaderError : fewer than two images would be left on either side.
     """
-    count = len(pixels)
+    count = len(train)
     held_count = max(2, round(settings.fraction * count))
     if count - held_count < 2:
         raise FaderError(
@@ -45,15 +48,9 @@ def split(pixels: np.ndarray, settings: Validation, seed: int) -> Split:
     order = np.random.default_rng(derive_seed(seed, "split")).permutation(count)
     held, fit = np.sort(order[:held_count]), np.sort(order[held_count:])
     defects, masks, kinds = painter.paint(
-        pixels[held],
+        train[held],
         kinds=settings.kinds,
         per_image=settings.per_image,
         seed=derive_seed(seed, "defects"),
     )
-    return Split(
-        torch.from_numpy(fit),
-        torch.from_numpy(held),
-        torch.from_numpy(defects),
-        torch.from_numpy(masks),
-        tuple(kinds),
-    )
+    return Split(fit, held, defects, masks, tuple(kinds))

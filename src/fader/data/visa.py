@@ -58,11 +58,11 @@ RELEASE = Release(
 def index(root: Path, category: str) -> Category:
     """Index ``root/category`` by ``root/split_csv/1cls.csv``; every defect is called 'anomaly'.
 
-    Raises:
-        FaderError: naming the file: root, category or split file is missing; the split file lacks
-            a column, the category or one of train normal, test normal, test anomaly, or has an
-            unknown label or split; an image or mask is missing; an anomaly has no mask; a mask has
-            no image.
+    Raises
+    ------
+    FaderError : naming the file: root, category or split file is missing; the split file lacks a
+        column, the category or one of train normal, test normal, test anomaly, or has an unknown
+        label or split; an image or mask is missing; an anomaly has no mask; a mask has no image.
     """
     folder = category_folder(root, category)
     split_file = root / SPLIT_FILE

@@ -3,7 +3,9 @@
 import importlib
 
 from fader.config import DetectorSettings
-from fader.detectors.base import Context, Detector
+from fader.detectors.base import Context, Detector, Images, Scores
+
+__all__ = ["Context", "Detector", "Images", "Scores", "create"]
 
 
 def create(settings: DetectorSettings, context: Context) -> Detector:

@@ -51,6 +51,10 @@ class Images:
     pixels: Tensor
     masks: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        if self.masks is not None and len(self.masks) != len(self.pixels):
+            raise ValueError(f"{len(self.pixels)} images, {len(self.masks)} masks")
+
     def __len__(self) -> int:
         return len(self.pixels)
 
@@ -74,9 +78,10 @@ class Scores:
 
 
 class Detector(nn.Module):
-    """Base of all detectors. Its ``state_dict`` is what is kept of a training.
+    """Base of all detectors.
 
-    Subclasses give ``fit`` and ``anomaly_map``, and may give ``image_score`` and ``reconstruct``.
+    Subclasses give ``fit`` and ``anomaly_map``, and may give ``image_score``, ``reconstruct`` and
+    ``explain``.
     """
 
     def __init__(self, context: Context) -> None:
@@ -85,6 +90,7 @@ class Detector(nn.Module):
 
     @property
     def machine(self) -> Machine:
+        """Device and precision."""
         return self.context.machine
 
     def fit(self, normal: Images, run: Run) -> Mapping[str, History]:
@@ -108,6 +114,19 @@ class Detector(nn.Module):
     def reconstruct(self, images: Tensor, masks: Tensor | None = None) -> Tensor | None:
         """What the detector would have normal: (B, 3, H, W) in [0, 1]; None where it makes none."""
         return None
+
+    def explain(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
+        """What figures show beside map and reconstruction, by name, on the CPU."""
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        """What is kept of a training."""
+        return self.state_dict()
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take the ``state`` of an equal detector; leaves this one in evaluation mode."""
+        self.load_state_dict(dict(state))
+        self.eval().requires_grad_(False)
 
     @torch.inference_mode()
     def scores(self, images: Images) -> Scores:

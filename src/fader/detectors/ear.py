@@ -7,94 +7,71 @@ that one network serves every candidate of the m* search (our choice: one networ
 instead of one per scale).
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from fader.config import Config
-from fader.runtime import Machine
+from fader.config import Ear as Settings
+from fader.detectors.base import Context, Images
+from fader.detectors.reconstruction import ReconstructionDetector, build_unet
 from fader.training import schedules
-from fader.training.loop import Optimizer, Stage, Update, batches_per_epoch, train
-from fader.vision.losses import reconstruction_loss
+from fader.training.loop import History, Optimizer, Run, Stage, Update, batches_per_epoch, train
 from fader.vision.mosaic import obfuscate
-from fader.vision.unet import UNet
 
 
-def build(config: Config, machine: Machine, weights: Mapping[str, Tensor] | None = None) -> UNet:
-    """EAR's U-Net on the machine's device, channels last; with ``weights`` as trained, in eval
-    mode."""
-    network = UNet(config.unet.widths, config.unet.output)
-    if weights is not None:
-        network.load_state_dict(dict(weights))
-        network.eval().requires_grad_(False)
-    return network.to(machine.device, memory_format=torch.channels_last)
-
-
-def reconstruct(network: UNet, scale: int, machine: Machine):
-    """Callable (images (B, 3, H, W) in [0, 1], masks (B, H, W)) → reconstructions, at mosaic
-    ``scale``."""
-
-    def forward(images: Tensor, masks: Tensor) -> Tensor:
-        with machine.autocast():
-            return network(obfuscate(images, masks, scale))
-
-    return forward
-
-
-def fit(
-    config: Config,
-    machine: Machine,
-    pixels: Tensor,
-    masks: Tensor,
-    *,
-    stage: Stage,
-) -> tuple[UNet, list[dict[str, float]]]:
-    """Pre-train EAR on normal images.
+class Ear(ReconstructionDetector):
+    """EAR's U-Net, which inpaints what the masks hide.
 
     Parameters
     ----------
-    pixels : (N, 3, H, W) uint8, moved to the device whole.
-    masks : (N, H, W) bool, True = hidden behind the mosaic.
-    stage : its seed is that of initialisation, order and mosaic scales.
-
-    Returns
-    -------
-    The trained network in train mode, and one dictionary of losses per epoch.
+    settings : of the training.
+    scale : m, side of a cell of the mosaic behind the masks, pixels; divides the image size. After
+        training any scale may be set.
     """
-    torch.manual_seed(stage.seed)
-    network = build(config, machine)
-    optimizer = torch.optim.Adam(network.parameters(), config.ear.lr, fused=True)
-    pixels, masks = pixels.to(machine.device), masks.to(machine.device)
-    scales = torch.tensor(config.ear.scales)
-    loss = config.loss
 
-    def step(indices: Tensor, random: torch.Generator, update: Update) -> None:
-        scale = int(scales[torch.randint(len(scales), (1,), generator=random)])
-        chosen = indices.to(machine.device)
-        images = machine.images(pixels[chosen])
-        with machine.autocast():
-            reconstruction = network(obfuscate(images, masks[chosen], scale))
-        losses = reconstruction_loss(
-            images,
-            reconstruction,
-            l2=loss.l2,
-            ssim_weight=loss.ssim,
-            msgms=loss.msgms,
-            scales=loss.scales,
+    def __init__(self, context: Context, settings: Settings, scale: int) -> None:
+        super().__init__(context)
+        self.settings, self.scale = settings, scale
+        self.network = build_unet(context)
+
+    def fit(self, normal: Images, run: Run) -> dict[str, History]:
+        """Train on normal images with their masks; the run's seed is that of the weights, the order
+        and the mosaic scales."""
+        stage = Stage(run.label, run.seed, run.checkpoint("ear"), "lower ear.lr")
+        self.network = build_unet(self.context, stage.seed)
+        optimizer = torch.optim.Adam(self.network.parameters(), self.settings.lr, fused=True)
+        pixels = normal.pixels.to(self.machine.device)
+        masks = normal.masks.to(self.machine.device)  # type: ignore[union-attr]  # EAR is given masks
+        scales = torch.tensor(self.settings.scales)
+
+        def step(indices: Tensor, random: torch.Generator, update: Update) -> None:
+            scale = int(scales[torch.randint(len(scales), (1,), generator=random)])
+            batch = indices.to(self.machine.device)
+            images = self.machine.images(pixels[batch])
+            with self.machine.autocast():
+                reconstruction = self.network(obfuscate(images, masks[batch], scale))
+            update("adam", self.loss(images, reconstruction))
+
+        total = batches_per_epoch(len(normal), self.settings.batch) * self.settings.epochs
+        schedule = (
+            schedules.one_cycle(total)
+            if self.settings.schedule == "onecycle"
+            else schedules.step_decay(total)
         )
-        update("adam", losses)
+        history = train(
+            stage,
+            modules={"unet": self.network},
+            optimizers={"adam": Optimizer(optimizer, schedule)},
+            step=step,
+            count=len(normal),
+            batch=self.settings.batch,
+            epochs=self.settings.epochs,
+        )
+        self.eval().requires_grad_(False)
+        return {"ear": history}
 
-    per_epoch = batches_per_epoch(len(pixels), config.ear.batch)
-    total = per_epoch * config.ear.epochs
-    by_name = {"step": schedules.step_decay, "onecycle": schedules.one_cycle}
-    history = train(
-        stage,
-        modules={"unet": network},
-        optimizers={"adam": Optimizer(optimizer, by_name[config.ear.schedule](total))},
-        step=step,
-        count=len(pixels),
-        batch=config.ear.batch,
-        epochs=config.ear.epochs,
-    )
-    return network, history
+    def reconstruct(self, images: Tensor, masks: Tensor) -> Tensor:  # type: ignore[override]  # with masks only
+        """Images (B, 3, H, W) in [0, 1] and their masks (B, H, W) bool → (B, 3, H, W) in [0, 1]."""
+        with self.machine.autocast():
+            return self.network(obfuscate(images, masks, self.scale))

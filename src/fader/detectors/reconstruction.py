@@ -1,17 +1,55 @@
-"""What detectors that reconstruct the image share: the smoothed 1 − MSGMS map (paper section 4.1).
+"""What detectors that reconstruct the image share: EAR's network, their loss, and the smoothed
+1 − MSGMS map (paper section 4.1).
 
 The filter, its size and the maximum are not given by the paper: they are RIAD's, and our choice.
 """
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from fader.detectors.base import Detector
-from fader.evaluation.scoring import anomaly_map
+from fader.config import Score
+from fader.detectors.base import Context, Detector
+from fader.vision.losses import msgms_map, reconstruction_loss
+from fader.vision.unet import UNet
+
+
+def anomaly_map(images: Tensor, reconstructions: Tensor, score: Score) -> Tensor:
+    """Smoothed 1 − MSGMS of images and reconstructions (B, 3, H, W) in [0, 1]: (B, H, W)."""
+    raw = msgms_map(images, reconstructions, score.scales, score.c).unsqueeze(1)
+    return F.avg_pool2d(raw, score.smooth, stride=1, padding=score.smooth // 2).squeeze(1)
 
 
 class ReconstructionDetector(Detector):
     """Scores an image by how its reconstruction differs from it; subclasses give
     ``reconstruct``."""
 
+    def loss(self, images: Tensor, reconstructions: Tensor) -> dict[str, Tensor]:
+        """The run's reconstruction loss of images (B, 3, H, W) in [0, 1]: the weighted sum under
+        ``loss``, and its parts."""
+        weights = self.context.loss
+        return reconstruction_loss(
+            images,
+            reconstructions,
+            l2=weights.l2,
+            ssim_weight=weights.ssim,
+            msgms=weights.msgms,
+            scales=weights.scales,
+        )
+
     def anomaly_map(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
-        return anomaly_map(images, self.reconstruct(images, masks), self.context.score)
+        """1 − MSGMS of images (B, 3, H, W) in [0, 1] and their reconstructions: (B, H, W)."""
+        return anomaly_map(images, self.reconstruct(images, masks), self.context.score)  # type: ignore[arg-type]  # it does
+
+
+def build_unet(context: Context, seed: int | None = None) -> UNet:
+    """EAR's U-Net with fresh weights, on the machine's device, channels last.
+
+    Weights come from torch's global generator; with a ``seed`` from their own, and the global one
+    is left as it was.
+    """
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        network = UNet(context.unet.widths, context.unet.output)
+    return network.to(context.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares no such pair

@@ -2,13 +2,12 @@
 
 The paper calls Φ "extremely tiny" and gives no figure; neither does it count the masker, which EAR
 and FADeR need for every image. Here a *component* is measured (a masker, one pass of the U-Net, Φ,
-the anomaly map), and a *system* is the sum of its components: EAR, FADeR, RIAD's twelve passes
-(4 grid sizes × 3 disjoint subsets, on the same U-Net), and the plain U-Net. Left out of a system is
-only the scaling of a mask to the image.
+the anomaly map), and EAR and FADeR are the sums of theirs; left out is only the scaling of a mask
+to the image. A baseline is measured whole: the map and the score of an image.
 
-Nothing here needs pretrained weights or data. Parameters and multiply–accumulates follow from
-shapes and are counted on PyTorch's meta device. Times are taken with random weights of the same
-architecture, for they do not depend on the values.
+Nothing here needs pretrained weights or data: everything is made as for a run, but with random
+weights. Parameters and multiply–accumulates follow from shapes and are counted on PyTorch's meta
+device; times do not depend on the values either.
 """
 
 import sys
@@ -20,38 +19,32 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-import open_clip
-import timm
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from fader import runtime
-from fader.config import AmiNet, Attention, Config, Dsr, MsFlow, WinClip
-from fader.detectors import ear, fader
+from fader import detectors, maskers, runtime
+from fader.config import Config, WinClip
+from fader.detectors.fader import PROPOSED
+from fader.detectors.fader.predictor import Mlp, Predictor, Vit
+from fader.detectors.reconstruction import anomaly_map
 from fader.errors import FaderError
-from fader.evaluation.scoring import anomaly_map
-from fader.maskers import Masker, winclip
-from fader.maskers.aminet import AmiNetMasker
-from fader.maskers.attention import AttentionMasker
-from fader.maskers.dsr import DsrMasker
-from fader.maskers.msflow import MsFlowMasker
+from fader.maskers import winclip
 from fader.maskers.threshold import binarise
 from fader.runtime import Machine
-from fader.vision.backbones import Pyramid, WeightsInfo, backbone
+from fader.vision.backbones import RANDOM
+from fader.vision.mosaic import obfuscate
+from fader.vision.unet import UNet
 from fader.vision.vqvae import VQVAE
 
 BATCHES = (1, 16)
-RIAD_GRIDS, RIAD_SUBSETS = 4, 3
-RANDOM = "random, of the same architecture"
 TEXT_ENCODER = (
     "parameters and size include CLIP's text encoder, which runs once per category;"
     " multiply–accumulates and times are those of the image encoder"
 )
 
 # Of one measurement: passes go on until they add up to this many seconds, or are this many.
-BUDGET_S, PASSES = 1.0, 30
+BUDGET_S, PASSES = 0.3, 30
 # A first pass longer than this is taken as the measurement, for warming up is little of it.
 SLOW_S = 2.0
 # A batch that would take longer, by the time of one image, is not timed.
@@ -60,8 +53,10 @@ LIMIT_S = 20.0
 
 @dataclass(frozen=True)
 class Part:
-    """A component ready to run.
+    """A component or a baseline ready to run.
 
+    Parameters
+    ----------
     run : images (B, 3, S, S) in [0, 1] → anything; S is the run's image size.
     input : side of what its network sees, pixels.
     trained, frozen : its weights, learnt from a category's normals or pre-trained.
@@ -84,11 +79,11 @@ META = Machine(torch.device("meta"), "fp32")
 def _no_autocast() -> Iterator[None]:
     """The meta device has none, and asking for it is an error; it would change no shape."""
     autocast = torch.autocast
-    torch.autocast = lambda *args, **options: nullcontext()
+    torch.autocast = lambda *args, **options: nullcontext()  # type: ignore[misc, assignment]
     try:
         yield
     finally:
-        torch.autocast = autocast
+        torch.autocast = autocast  # type: ignore[misc]  # put back
 
 
 def count_macs(run: Callable[..., Any], *inputs: Tensor) -> int:
@@ -100,117 +95,28 @@ def count_macs(run: Callable[..., Any], *inputs: Tensor) -> int:
     """
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         run(*inputs)
-    return counter.get_total_flops() // 2
+    return counter.get_total_flops() // 2  # type: ignore[no-any-return]  # torch declares none
 
 
 def parameters(modules: Iterable[nn.Module]) -> int:
-    """Learnt numbers: parameters, and the codebooks of a VQ-VAE, which are buffers."""
-    return sum(
-        tensor.numel()
-        for module in modules
-        for tensor in (
-            *module.parameters(),
-            *(buffer for name, buffer in module.named_buffers() if name.startswith("codebook")),
-        )
-    )
+    """Learnt numbers: parameters and the codebooks of a VQ-VAE, which are buffers; of a module that
+    has neither (PCA), all that its state keeps."""
+    return sum(_learnt(module) or _numbers(module.state_dict().values()) for module in modules)
+
+
+def _learnt(module: nn.Module) -> int:
+    buffers = module.named_buffers()
+    codebooks = [buffer for name, buffer in buffers if name.startswith("codebook")]
+    return _numbers([*module.parameters(), *codebooks])
+
+
+def _numbers(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors)
 
 
 def stored_bytes(modules: Iterable[nn.Module]) -> int:
     """Bytes of the state dicts in fp32, statistics of batch normalisation included."""
     return sum(t.numel() * t.element_size() for m in modules for t in m.state_dict().values())
-
-
-# ---- maskers with random weights ----
-
-
-def _made(masker: type, machine: Machine, **attributes: Any) -> Any:
-    """A masker with the attributes that its constructor would give it, but for the weights."""
-    instance = masker.__new__(masker)
-    vars(instance).update(machine=machine, weights=RANDOM, **attributes)
-    return instance
-
-
-def _pyramid(settings: MsFlow | AmiNet) -> Pyramid:
-    entry = backbone(settings.backbone)
-    network = timm.create_model(
-        entry.architecture,
-        features_only=True,
-        out_indices=tuple(settings.layers),
-        **entry.options,
-    )
-    return Pyramid(network, entry, WeightsInfo(settings.backbone, entry.label, RANDOM, ""))
-
-
-Made = tuple[Masker, tuple[nn.Module, ...], tuple[nn.Module, ...]]  # masker, trained, frozen
-
-
-def _attention(name: str, settings: Attention, machine: Machine, config: Config) -> Made:
-    entry = backbone(settings.backbone)
-    model = timm.create_model(
-        entry.architecture, num_classes=0, dynamic_img_size=True, **entry.options
-    )
-    masker = _made(
-        AttentionMasker,
-        machine,
-        input_size=settings.input_size,
-        batch=settings.batch,
-        model=model.eval(),
-        mean=torch.tensor(entry.mean).view(3, 1, 1),
-        std=torch.tensor(entry.std).view(3, 1, 1),
-    )
-    return masker, (), (model,)
-
-
-def _winclip(name: str, settings: WinClip, machine: Machine, config: Config) -> Made:
-    clip = open_clip.CLIP(**winclip.ARCHITECTURE).eval()
-    masker = _made(
-        winclip.WinClipMasker,
-        machine,
-        batch=settings.batch,
-        visual=clip.visual,
-        classes=F.normalize(torch.randn(2, clip.visual.output_dim), dim=-1),
-        mean=torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(3, 1, 1),
-        std=torch.tensor(open_clip.OPENAI_DATASET_STD).view(3, 1, 1),
-    )
-    return masker, (), (clip,)
-
-
-def _dsr(name: str, settings: Dsr, machine: Machine, config: Config) -> Made:
-    vqvae = VQVAE(config.codebook.channels, config.codebook.codes).eval()
-    masker = _made(
-        DsrMasker,
-        machine,
-        name=name,
-        settings=settings,
-        device=machine.device,
-        channels=config.codebook.channels,
-        vqvae=vqvae,
-    )
-    masker.networks = masker._initialised(seed=0)
-    return masker, (masker.networks,), (vqvae,)
-
-
-def _msflow(name: str, settings: MsFlow, machine: Machine, config: Config) -> Made:
-    pyramid = _pyramid(settings).to(memory_format=torch.channels_last)
-    masker = _made(MsFlowMasker, machine, name=name, settings=settings, pyramid=pyramid)
-    masker.flow = masker._new_flow(seed=0).eval()
-    masker.reference = torch.zeros(len(settings.layers))
-    return masker, (masker.flow,), (pyramid,)
-
-
-def _aminet(name: str, settings: AmiNet, machine: Machine, config: Config) -> Made:
-    masker = _made(AmiNetMasker, machine, name=name, settings=settings, pyramid=_pyramid(settings))
-    masker.network = masker._build(seed=0).eval()
-    return masker, (masker.network,), (masker.pyramid,)
-
-
-_MAKE = {
-    "attention": _attention,
-    "winclip": _winclip,
-    "dsr": _dsr,
-    "msflow": _msflow,
-    "aminet": _aminet,
-}
 
 
 # ---- components ----
@@ -219,7 +125,14 @@ _MAKE = {
 def _masker(name: str, config: Config, machine: Machine) -> Part:
     """Image → binary mask M_B on the masker's own grid."""
     settings, masks = config.masks.maskers[name], config.masks
-    masker, trained, frozen = _MAKE[settings.kind](name, settings, machine, config)
+    codebook = None
+    if masks.coded(name):
+        codebook = VQVAE(config.codebook.channels, config.codebook.codes).state_dict()
+    category = next(iter(config.categories.values())).category
+    place = maskers.Context(category, machine, codebook=codebook, random=True)
+    masker = maskers.create(name, settings, place)
+    if masks.trained(name):
+        masker.initialise(seed=0)  # type: ignore[attr-defined]  # a ``TrainedMasker`` then
 
     def run(images: Tensor) -> Tensor:
         saliency = masker.saliency(images)
@@ -230,28 +143,40 @@ def _masker(name: str, config: Config, machine: Machine) -> Part:
 
     if isinstance(settings, WinClip):
         side = winclip.ARCHITECTURE["vision_cfg"]["image_size"]
-        return Part(run, side, trained, frozen, note=TEXT_ENCODER)
-    return Part(run, settings.input_size, trained, frozen)
+        return Part(run, side, masker.trained, masker.frozen, note=TEXT_ENCODER)
+    return Part(run, settings.input_size, masker.trained, masker.frozen)
 
 
 def _network(patch: int, config: Config, machine: Machine) -> Part:
     """Image and mask → I′ → reconstruction."""
-    network = ear.build(config, machine).eval()
-    reconstruct = ear.reconstruct(network, patch, machine)
+    network = UNet(config.unet.widths, config.unet.output).eval()
+    network = network.to(  # type: ignore[call-overload]  # torch declares no such pair
+        machine.device, memory_format=torch.channels_last
+    )
 
-    def run(images: Tensor) -> Tensor:
-        return reconstruct(images, torch.ones_like(images[:, 0], dtype=torch.bool))
+    def run(images: Tensor) -> Any:
+        hidden = torch.ones_like(images[:, 0], dtype=torch.bool)
+        with machine.autocast():
+            return network(obfuscate(images, hidden, patch))
 
     return Part(run, config.image.size, (network,))
 
 
-def _phi(kind: str, patch: int, config: Config, machine: Machine) -> Part:
-    """I′ → M_S, by the MLP or the ViT."""
-    variant = config.variant(config.masks.base).model_copy(update={"predictor": kind})
-    phi = fader.predictor(config, patch, variant).eval()
+def _phi(body: Mlp | Vit, config: Config) -> Part:
+    """I′ → M_S."""
+    phi = Predictor(body, PROPOSED.normalise).eval()
     return Part(
         lambda images: phi.soft_mask(phi(images)), config.image.size, (phi,), patch=phi.patch
     )
+
+
+def _mlp(patch: int, config: Config, machine: Machine) -> Part:
+    return _phi(Mlp(patch, config.fader.hidden), config)
+
+
+def _vit(patch: int, config: Config, machine: Machine) -> Part:
+    vit = config.fader.vit
+    return _phi(Vit(config.image.size, vit.patch or patch, vit.width, vit.depth, vit.heads), config)
 
 
 def _map(config: Config, machine: Machine) -> Part:
@@ -261,26 +186,38 @@ def _map(config: Config, machine: Machine) -> Part:
     )
 
 
+def _detector(name: str, config: Config, machine: Machine) -> Part:
+    """Image → anomaly map and image score, by a baseline."""
+    size = config.image.size
+    place = detectors.Context(machine, size, config.unet, config.loss, config.score)
+    detector = detectors.create(config.detectors[name], place).eval()
+
+    def run(images: Tensor) -> Tensor:
+        return detector.image_score(images, detector.anomaly_map(images))
+
+    return Part(run, size, (detector,))
+
+
 def parts(config: Config, patch: int) -> dict[str, Callable[[Machine], Part]]:
-    """Components of a run by name, each to be made on a machine; ``patch`` is m*, pixels."""
+    """Components and baselines of a run by name, each to be made on a machine; ``patch`` is m*,
+    pixels."""
     return {
         **{f"mask-{name}": partial(_masker, name, config) for name in config.masks.maskers},
         "network": partial(_network, patch, config),
-        "phi-mlp": partial(_phi, "mlp", patch, config),
-        "phi-vit": partial(_phi, "vit", patch, config),
+        "phi-mlp": partial(_mlp, patch, config),
+        "phi-vit": partial(_vit, patch, config),
         "map": partial(_map, config),
+        **{name: partial(_detector, name, config) for name in config.detectors},
     }
 
 
 def systems(config: Config) -> dict[str, dict[str, int]]:
-    """Systems by name: component → how often it runs for one image."""
-    found = {}
+    """Systems by name: what they are made of → how often it runs for one image."""
+    passes = {}
     for name in config.masks.maskers:
-        found[f"ear-{name}"] = {f"mask-{name}": 1, "network": 1, "map": 1}
-        found[f"fader-{name}"] = {f"mask-{name}": 1, "network": 1, "phi-mlp": 1, "map": 1}
-    found["riad"] = {"network": RIAD_GRIDS * RIAD_SUBSETS, "map": RIAD_GRIDS}
-    found["unet"] = {"network": 1, "map": 1}
-    return found
+        passes[f"ear-{name}"] = {f"mask-{name}": 1, "network": 1, "map": 1}
+        passes[f"fader-{name}"] = {f"mask-{name}": 1, "network": 1, "phi-mlp": 1, "map": 1}
+    return passes | {name: {name: 1} for name in config.detectors}
 
 
 # ---- measuring ----
@@ -293,38 +230,12 @@ def _on(machine: Machine, make: Callable[[Machine], Part]) -> Part:
 
 def counts(config: Config, patch: int | None = None) -> list[dict[str, Any]]:
     """Everything of ``components`` but the times; the same on every machine, in a second or two."""
-    patch = patch or config.mosaic.fixed
-    rows = []
-    for name, make in parts(config, patch).items():
-        try:
-            part = _on(META, make)
-            images = torch.empty(1, 3, config.image.size, config.image.size, device="meta")
-            with _no_autocast():
-                macs = count_macs(part.run, images)
-        except (AssertionError, IndexError, ValueError, RuntimeError) as error:
-            detail = " ".join(str(error).split())
-            raise FaderError(
-                f"{name}: no such network can be made ({detail[:300]}); correct its settings in"
-                " the configuration"
-            ) from error
-        weights = (*part.trained, *part.frozen)
-        rows.append(
-            {
-                "name": name,
-                "kind": "component",
-                "parts": {name: 1},
-                "input": part.input,
-                "patch": part.patch,
-                "parameters": parameters(weights),
-                "trained": parameters(part.trained),
-                "macs": macs,
-                "bytes": stored_bytes(weights),
-                "note": part.note,
-            }
-        )
-    of = {row["name"]: row for row in rows}
+    of = {
+        name: _counted(name, make, config)
+        for name, make in parts(config, patch or config.mosaic.fixed).items()
+    }
+    rows = [row for name, row in of.items() if name not in config.detectors]
     for name, passes in systems(config).items():
-        once = {key: sum(of[part][key] for part in passes) for key in ("parameters", "trained")}
         rows.append(
             {
                 "name": name,
@@ -332,13 +243,43 @@ def counts(config: Config, patch: int | None = None) -> list[dict[str, Any]]:
                 "parts": passes,
                 "input": config.image.size,
                 "patch": None,
-                **once,
+                **{
+                    key: sum(of[part][key] for part in passes)
+                    for key in ("parameters", "trained", "bytes")
+                },
                 "macs": sum(of[part]["macs"] * times for part, times in passes.items()),
-                "bytes": sum(of[part]["bytes"] for part in passes),
                 "note": None,
             }
         )
     return rows
+
+
+def _counted(name: str, make: Callable[[Machine], Part], config: Config) -> dict[str, Any]:
+    """Row of one component; FaderError when no such network can be made."""
+    try:
+        part = _on(META, make)
+        images = torch.empty(1, 3, config.image.size, config.image.size, device="meta")
+        with _no_autocast():
+            macs = count_macs(part.run, images)
+    except (AssertionError, IndexError, ValueError, RuntimeError) as error:
+        detail = " ".join(str(error).split())
+        raise FaderError(
+            f"{name}: no such network can be made ({detail[:300]}); correct its settings in the"
+            " configuration"
+        ) from error
+    weights = (*part.trained, *part.frozen)
+    return {
+        "name": name,
+        "kind": "component",
+        "parts": {name: 1},
+        "input": part.input,
+        "patch": part.patch,
+        "parameters": parameters(weights),
+        "trained": parameters(part.trained),
+        "macs": macs,
+        "bytes": stored_bytes(weights),
+        "note": part.note,
+    }
 
 
 def components(
@@ -353,13 +294,14 @@ def components(
 
     Returns
     -------
-    A dictionary a row. ``name``; ``kind``, component or system; ``parts``, component → passes per
-    image; ``input``, side of what the network sees, pixels; ``patch``, side of a token, of Φ alone;
-    ``parameters``, all that inference needs, and those of them that are ``trained`` on a category's
-    normals; ``macs`` per image; ``bytes`` of the weights in fp32; ``note`` or None; ``timings``,
-    the only fact that differs between equal runs. A timing: ``device`` (cpu or cuda), its ``name``,
-    ``precision``, ``threads``, ``weights``, ``batch``, ``milliseconds`` per image (None where not
-    timed), ``passes``, of which that is the median, and ``note``, why it was not timed, or None.
+    A dictionary a row. ``name``, of a system that of its method; ``kind``, component or system;
+    ``parts``, component → passes per image, a baseline being its own; ``input``, side of what the
+    network sees, pixels; ``patch``, side of a token, of Φ alone; ``parameters``, all that inference
+    needs, and those of them that are ``trained`` on a category's normals; ``macs`` per image;
+    ``bytes`` of the weights in fp32; ``note`` or None; ``timings``, the only fact that differs
+    between equal runs. A timing: ``device`` (cpu or cuda), its ``name``, ``precision``,
+    ``threads``, ``weights``, ``batch``, ``milliseconds`` per image (None where not timed),
+    ``passes``, of which that is the median, and ``note``, why it was not timed, or None.
 
     Raises
     ------

@@ -6,6 +6,8 @@ and any threshold are chosen on these two sets. No test image and no test label 
 ``oracle`` policy, a diagnostic, is the one exception and says so in its artefact).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,42 +15,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fader.config import Score
+from fader.detectors.base import Detector, Images, Scores
 from fader.evaluation import metrics
-from fader.evaluation.scoring import Reconstruct, image_scores, maps_of
-from fader.runtime import Machine
-
-
-def criterion(normal: Tensor, defective: Tensor, masks: Tensor) -> dict[str, float]:
-    """The label-free criterion from anomaly maps of held-out normals and of synthetic defects.
-
-    ``value`` is the mean of image and pixel AUROC: with some twenty normals the image AUROC alone
-    ties often.
-    """
-    scores = torch.cat([image_scores(normal), image_scores(defective)]).numpy()
-    labels = np.repeat([0, 1], [len(normal), len(defective)])
-    pixels = metrics.PixelHistogram()
-    pixels.update(normal.numpy(), np.zeros(normal.shape, np.uint8))
-    pixels.update(defective.numpy(), masks.numpy())
-    image, pixel = metrics.auroc(scores, labels), pixels.auroc()
-    return {"image_auroc": image, "pixel_auroc": pixel, "value": (image + pixel) / 2}
 
 
 @dataclass(frozen=True)
 class Examples:
-    """What candidates are judged on: uint8 images and binary masks of normals and of synthetic
-    defects."""
+    """What candidates are judged on.
 
-    normal: Tensor
-    normal_masks: Tensor
-    defects: Tensor
-    defects_masks: Tensor
+    Parameters
+    ----------
+    normal, defective : images of either kind, with a masker's masks.
+    truth : (N, H, W) bool, defective pixels of ``defective``.
+    """
+
+    normal: Images
+    defective: Images
     truth: Tensor
 
-    def judge(self, reconstruct: Reconstruct, score: Score, machine: Machine) -> dict[str, float]:
-        normal = maps_of(reconstruct, self.normal, self.normal_masks, score, machine)
-        defective = maps_of(reconstruct, self.defects, self.defects_masks, score, machine)
-        return criterion(normal, defective, self.truth)
+    def judge(self, detector: Detector) -> dict[str, float]:
+        """The label-free criterion of a detector."""
+        return criterion(detector.scores(self.normal), detector.scores(self.defective), self.truth)
+
+
+def criterion(normal: Scores, defective: Scores, truth: Tensor) -> dict[str, float]:
+    """The label-free criterion from scores of held-out normals and of synthetic defects.
+
+    ``value`` is the mean of image and pixel AUROC: with some twenty normals the image AUROC alone
+    ties often.
+    """
+    scores = torch.cat([normal.images, defective.images]).numpy()
+    labels = np.repeat([0, 1], [len(normal.images), len(defective.images)])
+    pixels = metrics.PixelHistogram()
+    pixels.update(normal.maps.numpy(), np.zeros(normal.maps.shape, np.uint8))
+    pixels.update(defective.maps.numpy(), truth.numpy())
+    image, pixel = metrics.auroc(scores, labels), pixels.auroc()
+    return {"image_auroc": image, "pixel_auroc": pixel, "value": (image + pixel) / 2}
 
 
 def search_mosaic(

@@ -12,13 +12,13 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     # The names are needed where torch is not (configuration, command line).
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from fader.config import Section
+    from fader.config import MaskerSettings
     from fader.runtime import Machine
     from fader.training.loop import History, Run
 
@@ -27,28 +27,46 @@ if TYPE_CHECKING:
 class Context:
     """Where a masker works.
 
-    category: name of the images' category (for the words of a prompt).
-    weights_dir: local directory of pretrained weights; None reads ``$FADER_WEIGHTS``.
-    machine: device and precision.
-    codebook: tensors of the run's pre-trained codebook, for the maskers that have one.
+    Parameters
+    ----------
+    category : name of the images' category (for the words of a prompt).
+    weights_dir : local directory of pretrained weights; None reads ``$FADER_WEIGHTS``.
+    machine : device and precision.
+    codebook : tensors of the run's pre-trained codebook, for the maskers that have one.
+    random : draw the pretrained weights instead of loading them, on torch's current device: for
+        what depends on shapes alone, as cost does.
     """
 
     category: str
     machine: Machine
     weights_dir: Path | None = None
     codebook: Mapping[str, Tensor] | None = None
+    random: bool = False
 
 
 class Masker(Protocol):
     """Saliency of suspected defects.
 
-    weights: the pretrained weights used, in words and with their digest, for the record.
+    Attributes
+    ----------
+    weights : the pretrained weights, in words and with their digest, for the record.
+    batch : images per forward pass. Cut between such batches, images may come in any number of
+        calls.
     """
 
     weights: str
+    batch: int
+
+    @property
+    def trained(self) -> tuple[nn.Module, ...]:
+        """Networks that learn from a category's normals."""
+
+    @property
+    def frozen(self) -> tuple[nn.Module, ...]:
+        """Networks that came pretrained."""
 
     def saliency(self, images: Tensor) -> Tensor:
-        """Images (N,3,H,W) in [0,1] -> (N,h,w) fp32, non-negative, higher = more suspicious.
+        """Images (N, 3, H, W) in [0, 1] → (N, h, w) fp32, non-negative, higher = more suspicious.
 
         h, w may be coarser than the image: the caller resizes to it, nearest. The map of an image
         does not depend on the other images given.
@@ -58,8 +76,11 @@ class Masker(Protocol):
 class TrainedMasker(Masker, Protocol):
     """A masker that learns from normal images; deterministic, and resumed from its checkpoints."""
 
+    def initialise(self, seed: int) -> None:
+        """Draw the weights that ``fit`` starts from, whatever the state of torch's generator."""
+
     def fit(self, normal: Tensor, run: Run) -> dict[str, History]:
-        """Learn from normal images (N,3,H,W) uint8; returns the history of each stage (see
+        """Learn from normal images (N, 3, H, W) uint8; returns the history of each stage (see
         ``training.train``)."""
 
     def state(self) -> dict[str, Tensor]:
@@ -69,12 +90,13 @@ class TrainedMasker(Masker, Protocol):
         """Take over what ``state`` gave; FaderError when it is not of these settings."""
 
 
-def create(name: str, settings: Section, context: Context) -> Masker:
+def create(name: str, settings: MaskerSettings, context: Context) -> Masker:
     """Make the masker ``name`` from its section of the configuration.
 
-    Raises:
-        MissingWeights: pretrained weights that cannot be had.
-        FaderError: settings that do not go together.
+    Raises
+    ------
+    MissingWeights : pretrained weights that cannot be had.
+    FaderError : settings that do not go together.
     """
-    module = importlib.import_module(f"{__name__}.{settings.kind}")
+    module: Any = importlib.import_module(f"{__name__}.{settings.kind}")
     return module.create(name, settings, context)

@@ -32,7 +32,7 @@ from fader.config import AmiNet
 from fader.errors import FaderError
 from fader.maskers import Context
 from fader.seeds import derive_seed
-from fader.training.loop import Optimizer, Run, Update, train
+from fader.training.loop import History, Optimizer, Run, Update, train
 from fader.vision.backbones import load_pyramid
 
 CELL = 4  # pixels of the resized image per feature cell
@@ -45,18 +45,18 @@ CACHE_BYTES = 4 * 2**30
 
 
 def patchify(features: Tensor) -> Tensor:
-    """Features (B,C,H,W) -> patches (B, H/4 * W/4, 16 C), row by row."""
+    """Features (B, C, H, W) → patches (B, H/4 * W/4, 16 C), row by row."""
     return F.pixel_unshuffle(features, PATCH).flatten(2).mT
 
 
 def unpatchify(patches: Tensor) -> Tensor:
-    """Inverse of ``patchify`` for square features: (B, g * g, 16 C) -> (B, C, 4 g, 4 g)."""
+    """Inverse of ``patchify`` for square features: (B, g * g, 16 C) → (B, C, 4 g, 4 g)."""
     side = round(patches.shape[1] ** 0.5)
     return F.pixel_shuffle(patches.mT.unflatten(2, (side, side)), PATCH)
 
 
 def cluster_distance(tokens: Tensor, centres: Tensor) -> Tensor:
-    """Tokens (B,L,D), centres (B,K,D) -> ||t - c||_2 (1 - cos(t, c)), (B,L,K), non-negative."""
+    """Tokens (B, L, D), centres (B, K, D) → ‖t − c‖₂ (1 − cos(t, c)), (B, L, K), non-negative."""
     apart = torch.linalg.vector_norm(tokens.unsqueeze(2) - centres.unsqueeze(1), dim=-1)
     cosine = F.normalize(tokens, dim=-1) @ F.normalize(centres, dim=-1).mT
     return apart * (1 - cosine).clamp_min(0)
@@ -65,11 +65,13 @@ def cluster_distance(tokens: Tensor, centres: Tensor) -> Tensor:
 def outliers(distances: Tensor, sigma: float) -> Tensor:
     """Adaptive mask: tokens at least mean + sigma * std of their cluster away from its centre.
 
-    Args:
-        distances: (B,L,K) of L tokens to K centres; a token belongs to the nearest.
+    Parameters
+    ----------
+    distances : (B, L, K) of L tokens to K centres; a token belongs to the nearest.
 
-    Returns:
-        (B,L) bool. The statistics are those of one cluster of one image.
+    Returns
+    -------
+    (B, L) bool. The statistics are those of one cluster of one image.
     """
     nearest = distances.amin(dim=2)
     clusters = torch.arange(distances.shape[2], device=distances.device)
@@ -83,21 +85,21 @@ def outliers(distances: Tensor, sigma: float) -> Tensor:
 
 
 def random_mask(images: int, tokens: int, random: torch.Generator) -> Tensor:
-    """(images, tokens) bool: in each image floor(u * tokens) tokens at random, u ~ U(0,1)."""
+    """(images, tokens) bool: in each image floor(u * tokens) tokens at random, u ~ U(0, 1)."""
     count = (torch.rand(images, 1, generator=random) * tokens).floor()
     rank = torch.rand(images, tokens, generator=random).argsort(dim=1).argsort(dim=1)
     return rank < count
 
 
 def jitter(tokens: Tensor, random: torch.Generator) -> Tensor:
-    """Tokens (B,L,D) plus Gaussian noise of standard deviation 20 ||token|| / D per component."""
+    """Tokens (B, L, D) plus Gaussian noise of standard deviation 20 ||token|| / D per component."""
     noise = torch.randn(tokens.shape, generator=random, device=tokens.device)
     scale = JITTER / tokens.shape[-1]
     return tokens + scale * torch.linalg.vector_norm(tokens, dim=-1, keepdim=True) * noise
 
 
 def inpainting_losses(prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Means over the patches (B,L,16 C), hidden or not, of 1 - cosine and of squared error."""
+    """Means over the patches (B, L, 16 C), hidden or not, of 1 - cosine and of squared error."""
     return {
         "cosine": (1 - F.cosine_similarity(prediction, target, dim=-1)).mean(),
         "mse": F.mse_loss(prediction, target),
@@ -115,7 +117,7 @@ def clustering_losses(tokens: Tensor, centres: Tensor) -> dict[str, Tensor]:
 
 
 def residual_map(prediction: Tensor, target: Tensor) -> Tensor:
-    """Patches (B, g * g, 16 C) -> (B, 4 g, 4 g): smoothed squared error (mean over channels) times
+    """Patches (B, g * g, 16 C) → (B, 4 g, 4 g): smoothed squared error (mean over channels) times
     smoothed 1 - cosine (over channels)."""
     prediction, target = unpatchify(prediction), unpatchify(target)
     squared = (prediction - target).square().mean(dim=1)
@@ -135,7 +137,7 @@ def _gaussian(size: int, sigma: float) -> Tensor:
 
 
 class InpaintingNetwork(nn.Module):
-    """Both streams of AMI-Net, on patches (B,L,16 C) of frozen features, L = grid²."""
+    """Both streams of AMI-Net, on patches (B, L, 16 C) of frozen features, L = grid²."""
 
     def __init__(
         self, channels: int, grid: int, *, width: int, depth: int, heads: int, clusters: int
@@ -152,6 +154,7 @@ class InpaintingNetwork(nn.Module):
         self.auxiliary = Block(width, heads, qkv_bias=True)
         self.auxiliary_norm = nn.LayerNorm(width)
         positions = build_sincos2d_pos_embed([grid, grid], width)
+        self.positions: Tensor
         self.register_buffer("positions", positions, persistent=False)
         for module in self.modules():
             if isinstance(module, nn.Linear) and module is not self.auxiliary_embed:
@@ -161,9 +164,11 @@ class InpaintingNetwork(nn.Module):
     def cluster(
         self, patches: Tensor, noise: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Auxiliary stream: tokens (B,L,D) with their positions, cluster centres (B,K,D); fp32.
+        """Auxiliary stream: tokens (B, L, D) with their positions, cluster centres (B, K, D); fp32.
 
-        noise: draws the jitter (training only) of what the centres are made from.
+        Parameters
+        ----------
+        noise : draws the jitter (training only) of what the centres are made from.
         """
         tokens = self.auxiliary_embed(patches).float()
         seen = tokens if noise is None else jitter(tokens, noise)
@@ -175,9 +180,11 @@ class InpaintingNetwork(nn.Module):
     def inpaint(
         self, patches: Tensor, mask: Tensor, noise: torch.Generator | None = None
     ) -> Tensor:
-        """Main stream: features of every patch (B,L,16 C), fp32, blind to those of ``mask`` (B,L).
+        """Main stream: features (B, L, 16 C) of all patches, fp32, blind to ``mask`` (B, L).
 
-        noise: draws the jitter (training only), which the mask token gets too.
+        Parameters
+        ----------
+        noise : draws the jitter (training only), which the mask token gets too.
         """
         tokens = self.embed(patches).float()
         tokens = torch.where(mask.unsqueeze(2), self.mask_token, tokens)
@@ -189,32 +196,52 @@ class InpaintingNetwork(nn.Module):
 class AmiNetMasker:
     """AMI-Net as a masker.
 
-    Args:
-        name: the masker, for messages.
-        settings: ``input_size`` is the side of the square the images are resized to (bilinear,
-            antialiased).
-        context: as in ``fader.maskers.create``.
+    Parameters
+    ----------
+    name : the masker, for messages.
+    settings : ``input_size`` is the side of the square the images are resized to (bilinear,
+        antialiased).
+    context : as in ``fader.maskers.create``.
 
-    Raises:
-        MissingWeights, FaderError: as ``backbones.load_pyramid``.
+    Raises
+    ------
+    MissingWeights, FaderError : as ``backbones.load_pyramid``.
     """
 
     def __init__(self, name: str, settings: AmiNet, context: Context) -> None:
         self.name, self.settings, self.machine = name, settings, context.machine
-        pyramid = load_pyramid(settings.backbone, settings.layers, context.weights_dir)
+        self.batch = settings.batch
+        pyramid = load_pyramid(
+            settings.backbone, settings.layers, context.weights_dir, random=context.random
+        )
         self.weights = str(pyramid.info)
         self.pyramid = pyramid.to(self.machine.device)
         self.network: InpaintingNetwork | None = None
 
-    def fit(self, normal: Tensor, run: Run) -> dict[str, list[dict[str, float]]]:
-        """Train both streams on normal images (N,3,H,W) uint8; one stage, ``inpainting``.
+    @property
+    def trained(self) -> tuple[nn.Module, ...]:
+        """Both streams."""
+        return (self._trained(),)
+
+    @property
+    def frozen(self) -> tuple[nn.Module, ...]:
+        """The pyramid."""
+        return (self.pyramid,)
+
+    def initialise(self, seed: int) -> None:
+        """Draw the weights of both streams."""
+        self.network = self._build(seed)
+
+    def fit(self, normal: Tensor, run: Run) -> dict[str, History]:
+        """Train both streams on normal images (N, 3, H, W) uint8; one stage, ``inpainting``.
 
         The frozen features of all images are computed once and kept in half precision on the
         device, unless they take more than ``CACHE_BYTES`` (4 GiB: 292 images of 256 pixels at
         1792 channels); then those of each batch are computed when it comes.
         """
         settings, device = self.settings, self.machine.device
-        network = self._build(derive_seed(run.seed, "inpainting weights"))
+        self.initialise(derive_seed(run.seed, "inpainting weights"))
+        network = self._trained()
         optimizer = torch.optim.AdamW(
             network.parameters(), settings.lr, betas=(0.9, 0.95), fused=True
         )
@@ -222,7 +249,7 @@ class AmiNetMasker:
 
         def step(indices: Tensor, random: torch.Generator, update: Update) -> None:
             patches = frozen(indices)
-            mask = random_mask(*patches.shape[:2], random).to(device)
+            mask = random_mask(*patches.shape[:2], random).to(device)  # type: ignore[call-arg]  # two sizes
             # Millions of normals a step: drawn where they are needed.
             noise = torch.Generator(device)
             noise.manual_seed(int(torch.randint(2**62, (1,), generator=random)))
@@ -243,16 +270,15 @@ class AmiNetMasker:
             batch=settings.batch,
             epochs=settings.epochs,
         )
-        self.network = network
         return {"inpainting": history}
 
     @torch.no_grad()
     def saliency(self, images: Tensor) -> Tensor:
-        """Images (N,3,H,W) in [0,1] -> residual maps (N,g,g) fp32, g = input_size / 4, same
+        """Images (N, 3, H, W) in [0, 1] → residual maps (N, g, g) fp32, g = input_size / 4, same
         device; FaderError before ``fit`` or ``load``."""
         network = self._trained()
         maps = []
-        for part in images.split(self.settings.batch):
+        for part in images.split(self.batch):
             patches = self._patches(part)
             mask = self._suspects(patches)
             with self.machine.autocast():
@@ -262,9 +288,9 @@ class AmiNetMasker:
 
     @torch.no_grad()
     def adaptive_mask(self, images: Tensor) -> Tensor:
-        """Images (N,3,H,W) in [0,1] -> the method's own binary mask (N,g,g) bool, True = hidden,
-        g = input_size / 16, same device; FaderError before ``fit`` or ``load``."""
-        masks = [self._suspects(self._patches(p)) for p in images.split(self.settings.batch)]
+        """Images (N, 3, H, W) in [0, 1] → the method's own binary mask (N, g, g) bool, True =
+        hidden, g = input_size / 16, same device; FaderError before ``fit`` or ``load``."""
+        masks = [self._suspects(self._patches(p)) for p in images.split(self.batch)]
         return torch.cat(masks).unflatten(1, (self._grid, self._grid)).to(images.device)
 
     def state(self) -> dict[str, Tensor]:
@@ -309,7 +335,7 @@ class AmiNetMasker:
 
     @torch.no_grad()
     def _patches(self, images: Tensor) -> Tensor:
-        """Images (B,3,H,W) in [0,1] -> patches of their frozen features (B,L,16 C), fp32."""
+        """Images (B, 3, H, W) in [0, 1] → patches of their frozen features (B, L, 16 C), fp32."""
         side = self.settings.input_size
         images = images.to(self.machine.device, torch.float32)
         images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
@@ -321,7 +347,7 @@ class AmiNetMasker:
         return patchify(torch.cat(levels, dim=1))
 
     def _frozen_patches(self, normal: Tensor) -> Callable[[Tensor], Tensor]:
-        """Callable (indices (b,) -> patches of those images, fp32), from memory if they fit."""
+        """Callable (indices (b,) → patches of those images, fp32), from memory if they fit."""
 
         def compute(indices: Tensor) -> Tensor:
             return self._patches(self.machine.images(normal[indices])).half()
@@ -334,7 +360,7 @@ class AmiNetMasker:
         return lambda indices: cache[indices.to(cache.device)].float()
 
     def _suspects(self, patches: Tensor) -> Tensor:
-        """Patches -> (B,L) bool, the adaptive mask."""
+        """Patches → (B, L) bool, the adaptive mask."""
         with self.machine.autocast():
             tokens, centres = self._trained().cluster(patches)
         return outliers(cluster_distance(tokens, centres), self.settings.sigma)

@@ -11,9 +11,10 @@ the number of tokens, not with its square.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from fader.config import Attention
@@ -23,19 +24,21 @@ from fader.vision import backbones
 
 
 def cls_attention(
-    vit: nn.Module,
+    vit: Any,
     images: Tensor,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Tensor:
     """Last-block attention of the CLS token to the patches, mean over heads.
 
-    Args:
-        vit: a timm ``VisionTransformer`` with at least two blocks.
-        images: (N,3,H,W), normalised, sides multiples of the patch size p.
-        autocast: precision context of the blocks; the softmax is in fp32 whatever it is.
+    Parameters
+    ----------
+    vit : a timm ``VisionTransformer`` with at least two blocks.
+    images : (N, 3, H, W), normalised, sides multiples of the patch size p.
+    autocast : precision context of the blocks; the softmax is in fp32 whatever it is.
 
-    Returns:
-        (N, H/p, W/p) fp32 in [0,1]. A map sums to at most 1; the rest goes to the prefix tokens.
+    Returns
+    -------
+    (N, H/p, W/p) fp32 in [0, 1]. A map sums to at most 1; the rest goes to the prefix tokens.
     """
     last = vit.blocks[-1]
     attention = last.attn
@@ -68,14 +71,16 @@ def cls_attention(
 class AttentionMasker:
     """Zero-shot masker from a pretrained ViT.
 
-    Args:
-        name: the masker, for messages.
-        settings: ``input_size`` is the side of the square the images are resized to (bilinear,
-            antialiased), a multiple of the patch size.
-        context: as in ``fader.maskers.create``.
+    Parameters
+    ----------
+    name : the masker, for messages.
+    settings : ``input_size`` is the side of the square the images are resized to (bilinear,
+        antialiased), a multiple of the patch size.
+    context : as in ``fader.maskers.create``.
 
-    Raises:
-        FaderError: input_size is no multiple of the patch size, or no weights to be had.
+    Raises
+    ------
+    FaderError : input_size is no multiple of the patch size, or no weights to be had.
     """
 
     def __init__(self, name: str, settings: Attention, context: Context) -> None:
@@ -92,16 +97,18 @@ class AttentionMasker:
                 f"{entry.patch_size}; for example {entry.input_size}"
             )
         self.machine = context.machine
-        model, info = backbones.load(settings.backbone, context.weights_dir)
+        model, info = backbones.load(settings.backbone, context.weights_dir, random=context.random)
         device = self.machine.device
         self.model = model.to(device)
+        self.trained, self.frozen = (), (self.model,)
         self.weights = str(info)
         self.mean = torch.tensor(entry.mean, device=device).view(3, 1, 1)
         self.std = torch.tensor(entry.std, device=device).view(3, 1, 1)
 
     @torch.no_grad()
     def saliency(self, images: Tensor) -> Tensor:
-        """Images (N,3,H,W) in [0,1] -> (N,g,g) fp32, g = input_size / patch size, same device."""
+        """Images (N, 3, H, W) in [0, 1] → (N, g, g) fp32, g = input_size / patch size, same
+        device."""
         size = (self.input_size, self.input_size)
         maps = []
         for part in images.split(self.batch):

@@ -26,7 +26,7 @@ differs from its reference by hundreds of nats and would saturate everywhere.
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fader.config import MsFlow
@@ -34,7 +34,7 @@ from fader.errors import FaderError
 from fader.maskers import Context
 from fader.seeds import derive_seed
 from fader.training import schedules
-from fader.training.loop import Optimizer, Run, Update, batches_per_epoch, train
+from fader.training.loop import History, Optimizer, Run, Update, batches_per_epoch, train
 from fader.vision.backbones import load_pyramid
 from fader.vision.flows import MultiScaleFlow
 
@@ -87,34 +87,54 @@ def suspicion(maps: list[Tensor], reference: Tensor, size: int) -> Tensor:
 class MsFlowMasker:
     """Trained masker on a frozen pyramid.
 
-    Args:
-        name: the masker, for messages.
-        settings: ``input_size`` is the side of the square the images are resized to (bilinear,
-            antialiased).
-        context: as in ``fader.maskers.create``.
+    Parameters
+    ----------
+    name : the masker, for messages.
+    settings : ``input_size`` is the side of the square the images are resized to (bilinear,
+        antialiased).
+    context : as in ``fader.maskers.create``.
 
-    Raises:
-        FaderError: no weights to be had, or levels that the backbone has not.
+    Raises
+    ------
+    FaderError : no weights to be had, or levels that the backbone has not.
     """
 
     def __init__(self, name: str, settings: MsFlow, context: Context) -> None:
         self.name, self.settings, self.machine = name, settings, context.machine
-        pyramid = load_pyramid(settings.backbone, settings.layers, context.weights_dir)
+        self.batch = settings.batch
+        pyramid = load_pyramid(
+            settings.backbone, settings.layers, context.weights_dir, random=context.random
+        )
         self.weights = str(pyramid.info)
-        self.pyramid = pyramid.to(self.machine.device, memory_format=torch.channels_last)
-        # Set by fit or load.
+        self.pyramid = pyramid.to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares no such pair
+        # Set by initialise and load.
         self.flow: MultiScaleFlow
         self.reference: Tensor  # r (levels,)
+
+    @property
+    def trained(self) -> tuple[nn.Module, ...]:
+        """The flow."""
+        return (self.flow,)
+
+    @property
+    def frozen(self) -> tuple[nn.Module, ...]:
+        """The pyramid."""
+        return (self.pyramid,)
+
+    def initialise(self, seed: int) -> None:
+        """Draw the flow's weights; the reference is zero."""
+        self.flow = self._new_flow(seed).eval()
+        self.reference = torch.zeros(len(self.settings.layers), device=self.machine.device)
 
     def _new_flow(self, seed: int) -> MultiScaleFlow:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             flow = MultiScaleFlow(self.pyramid.channels, self.settings.blocks)
-        return flow.to(self.machine.device, memory_format=torch.channels_last)
+        return flow.to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares no such pair
 
     @torch.no_grad()
     def _features(self, images: Tensor) -> list[Tensor]:
-        """Images (N,3,H,W) in [0,1] on the device -> pooled levels, fp16.
+        """Images (N, 3, H, W) in [0, 1] on the device → pooled levels, fp16.
 
         The network runs in fp32, for a density model takes rounding for signal; the result is
         rounded alike in training and in use.
@@ -129,7 +149,7 @@ class MsFlowMasker:
             return self.flow(xs)
 
     def _training_features(self, normal: Tensor) -> Callable[[Tensor], list[Tensor]]:
-        """Indices -> features of these images, from a cache where it fits ``CACHE_BYTES``."""
+        """Indices → features of these images, from a cache where it fits ``CACHE_BYTES``."""
 
         def compute(indices: Tensor) -> list[Tensor]:
             return self._features(self.machine.images(normal[indices]))
@@ -141,10 +161,11 @@ class MsFlowMasker:
         cache = [torch.cat(level) for level in zip(*parts, strict=True)]
         return lambda indices: [level[indices.to(level.device)] for level in cache]
 
-    def fit(self, normal: Tensor, run: Run) -> dict[str, list[dict[str, float]]]:
-        """Normal images (N,3,H,W) uint8; the history's ``loss`` is in nats per position."""
+    def fit(self, normal: Tensor, run: Run) -> dict[str, History]:
+        """Normal images (N, 3, H, W) uint8; the history's ``loss`` is in nats per position."""
         settings = self.settings
-        self.flow = self._new_flow(derive_seed(run.seed, "flow", "weights")).train()
+        self.initialise(derive_seed(run.seed, "flow", "weights"))
+        self.flow.train()
         features = self._training_features(normal)
 
         def step(indices: Tensor, random: torch.Generator, update: Update) -> None:
@@ -192,11 +213,11 @@ class MsFlowMasker:
         self.flow, self.reference = flow, state["reference"].to(self.machine.device)
 
     def saliency(self, images: Tensor) -> Tensor:
-        """Images (N,3,H,W) in [0,1] -> (N,g,g) fp32 in [0, levels], g = input_size / 4, same
+        """Images (N, 3, H, W) in [0, 1] → (N, g, g) fp32 in [0, levels], g = input_size / 4, same
         device."""
         size = self.settings.input_size // 4
         found = []
-        for part in images.split(self.settings.batch):
+        for part in images.split(self.batch):
             features = self._features(part.to(self.machine.device, torch.float32))
             found.append(suspicion(self._maps(features), self.reference, size).to(images.device))
         return torch.cat(found)

@@ -99,16 +99,19 @@ def binarise(saliency: Tensor, rule: str, level: float) -> Tensor:
 
     Computed on the CPU in float64, so that a saliency gives the same mask on every device.
 
-    Args:
-        saliency: (N,h,w), N >= 1, finite, higher = more suspicious; non-negative for ``mass``.
-        rule: one of ``RULES``, defined at the top of this module.
-        level: its parameter.
+    Parameters
+    ----------
+    saliency : (N, h, w), N >= 1, finite, higher = more suspicious; non-negative for ``mass``.
+    rule : one of ``RULES``, defined at the top of this module.
+    level : its parameter.
 
-    Returns:
-        (N,h,w) bool on the saliency's device, True = suspected defect.
+    Returns
+    -------
+    (N, h, w) bool on the saliency's device, True = suspected defect.
 
-    Raises:
-        FaderError: unknown rule, level outside its range, or a saliency that the rule cannot take.
+    Raises
+    ------
+    FaderError : unknown rule, level outside its range, or a saliency that the rule cannot take.
     """
     if rule not in _RULES:
         raise FaderError(f"unknown mask rule {rule!r}: choose one of {', '.join(RULES)}")
@@ -119,3 +122,9 @@ def binarise(saliency: Tensor, rule: str, level: float) -> Tensor:
         raise FaderError("saliency holds NaN or infinity: the masker or its weights are broken")
     flat = saliency.detach().cpu().double().flatten(1)
     return masked(flat, level).view(saliency.shape).to(saliency.device)
+
+
+def enlarge(masks: Tensor, size: int) -> Tensor:
+    """Masks (N, h, w) scaled by nearest neighbour to (N, size, size) bool."""
+    scaled = F.interpolate(masks.unsqueeze(1).float(), size=(size, size), mode="nearest")
+    return scaled.squeeze(1) > 0.5

@@ -22,6 +22,7 @@ import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -29,15 +30,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fader.config import WinClip
-from fader.errors import FaderError, MissingWeights
+from fader.errors import FaderError
 from fader.maskers import Context
-from fader.vision.backbones import (
-    WeightsInfo,
-    file_sha256,
-    from_hub,
-    read_safetensors,
-    weights_directory,
-)
+from fader.vision.backbones import WeightsInfo
+from fader.vision.backbones.readers import read_safetensors
+from fader.vision.registry import CLIP
+from fader.vision.sources import file_sha256, locate_clip, weights_directory
 
 NORMAL_STATES = (
     "{}",
@@ -77,21 +75,13 @@ WINDOW_SIDES = (2, 3)  # patches
 TEMPERATURE = 0.07  # CLIP's initial one, as WinCLIP's public implementations have it
 
 ARCHITECTURE = open_clip.get_model_config("ViT-B-16-plus-240")
-LABEL = "CLIP ViT-B/16+ 240 (LAION-400M)"
-FILE = "vit_b_16_plus_240-laion400m_e31.safetensors"
-HUB = "timm/vit_base_patch16_plus_clip_240.laion400m_e31"
-HUB_FILE = "open_clip_model.safetensors"  # model.safetensors there is the image encoder alone
-RELEASE_FILE = "vit_b_16_plus_240-laion400m_e31-8fb26589.pt"
-RELEASE_URL = (
-    f"https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights/{RELEASE_FILE}"
-)
 
 Autocast = Callable[[], AbstractContextManager]
 
 
 def category_words(name: str, category: str, names: dict[str, str]) -> str:
     """What the prompts call a category: ``names[category]`` if given, else the folder's name
-    without separators and trailing digits ("metal_nut" -> "metal nut", "macaroni2" -> "macaroni").
+    without separators and trailing digits ("metal_nut" → "metal nut", "macaroni2" → "macaroni").
 
     FaderError, which names masker ``name``, when nothing is left.
     """
@@ -113,14 +103,15 @@ def prompts(words: str) -> tuple[list[str], list[str]]:
     return sentences(NORMAL_STATES), sentences(ANOMALOUS_STATES)
 
 
-def text_features(clip: nn.Module, sentences: list[str]) -> Tensor:
+def text_features(clip: Any, sentences: list[str]) -> Tensor:
     """Unit embeddings (sentences, D) of CLIP's text encoder, fp32.
 
     Equal to ``clip.encode_text`` without the padding behind the longest sentence, which causal
     attention hides from the token that is read out: with prompts, a fifth of the work.
 
-    Raises:
-        FaderError: a sentence longer than the encoder takes.
+    Raises
+    ------
+    FaderError : a sentence longer than the encoder takes.
     """
     # One token more than it takes: the tokenizer truncates without a word.
     tokens = open_clip.tokenize(sentences, context_length=clip.context_length + 1)
@@ -138,7 +129,7 @@ def text_features(clip: nn.Module, sentences: list[str]) -> Tensor:
     return F.normalize(x, dim=-1)
 
 
-def class_embeddings(clip: nn.Module, words: str) -> Tensor:
+def class_embeddings(clip: Any, words: str) -> Tensor:
     """Unit embeddings (2, D) of "normal" and "anomalous": means of the unit embeddings of their
     prompts."""
     means = [text_features(clip, sentences).mean(dim=0) for sentences in prompts(words)]
@@ -146,21 +137,21 @@ def class_embeddings(clip: nn.Module, words: str) -> Tensor:
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Images (N,3,H,W) in [0,1] -> (N,3,*size) in [0,1], bicubic with antialiasing as CLIP's own
-    preprocessing does with Pillow, which clips what overshoots."""
+    """Images (N, 3, H, W) in [0, 1] → (N, 3, *size) in [0, 1], bicubic with antialiasing as CLIP's
+    own preprocessing does with Pillow, which clips what overshoots."""
     return F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
 
 
-def patch_tokens(visual: nn.Module, images: Tensor) -> Tensor:
-    """Normalised images (N,3,H,W) -> tokens (N, 1 + g², width) that enter the transformer, CLS
+def patch_tokens(visual: Any, images: Tensor) -> Tensor:
+    """Normalised images (N, 3, H, W) → tokens (N, 1 + g², width) that enter the transformer, CLS
     first, patches by rows."""
     patches = visual.conv1(images).flatten(2).transpose(1, 2)
     cls = visual.class_embedding.expand(len(images), 1, -1)
     return visual.ln_pre(torch.cat([cls, patches], dim=1) + visual.positional_embedding)
 
 
-def encode(visual: nn.Module, tokens: Tensor, autocast: Autocast = nullcontext) -> Tensor:
-    """Sequences of tokens (B, L, width), CLS first -> embeddings (B, D) fp32.
+def encode(visual: Any, tokens: Tensor, autocast: Autocast = nullcontext) -> Tensor:
+    """Sequences of tokens (B, L, width), CLS first → embeddings (B, D) fp32.
 
     Sequences do not see each other. ``autocast`` is the precision context of the transformer.
     """
@@ -177,15 +168,16 @@ def window_patches(grid: int, side: int) -> Tensor:
 
 
 def window_embeddings(
-    visual: nn.Module, tokens: Tensor, side: int, batch: int, autocast: Autocast = nullcontext
+    visual: Any, tokens: Tensor, side: int, batch: int, autocast: Autocast = nullcontext
 ) -> Tensor:
     """Embeddings (N, windows, D) of the windows of one size.
 
-    Args:
-        tokens: as ``patch_tokens`` gives them.
-        side: of a window, patches.
-        batch: windows per forward pass, of one or more images.
-        autocast: as for ``encode``.
+    Parameters
+    ----------
+    tokens : as ``patch_tokens`` gives them.
+    side : of a window, patches.
+    batch : windows per forward pass, of one or more images.
+    autocast : as for ``encode``.
     """
     patches = window_patches(visual.grid_size[0], side).to(tokens.device)
     members = F.pad(patches + 1, (1, 0))  # the CLS token, number 0, comes first
@@ -195,14 +187,14 @@ def window_embeddings(
 
 
 def anomaly_score(embeddings: Tensor, classes: Tensor) -> Tensor:
-    """Embeddings (..., D) against ``class_embeddings`` (2, D) -> probability (...) in (0, 1] of
+    """Embeddings (..., D) against ``class_embeddings`` (2, D) → probability (...) in (0, 1] of
     "anomalous"."""
     cosines = F.normalize(embeddings, dim=-1) @ classes.T
     return (cosines / TEMPERATURE).softmax(dim=-1)[..., 1]
 
 
 def patch_scores(scores: Tensor, grid: int, side: int) -> Tensor:
-    """Scores (N, windows) -> (N, grid, grid): harmonic mean over the windows covering a patch."""
+    """Scores (N, windows) → (N, grid, grid): harmonic mean over the windows covering a patch."""
     across = grid - side + 1
     inverse = scores.reciprocal().view(-1, 1, across, across)
 
@@ -217,36 +209,54 @@ def patch_scores(scores: Tensor, grid: int, side: int) -> Tensor:
 class WinClipMasker:
     """Zero-shot masker from CLIP. ``weights`` says which file was loaded, with its digest.
 
-    Args:
-        name: the masker, for messages.
-        settings: ``batch`` windows per forward pass; ``names`` as for ``category_words``.
-        context: as in ``fader.maskers.create``.
+    Parameters
+    ----------
+    name : the masker, for messages.
+    settings : ``batch`` windows per forward pass; ``names`` as for ``category_words``.
+    context : as in ``fader.maskers.create``.
 
-    Raises:
-        MissingWeights: no source has the weights.
-        FaderError: a file that is not this model's weights, or a category without words.
+    Raises
+    ------
+    MissingWeights : no source has the weights.
+    FaderError : a file that is not this model's weights, or a category without words.
     """
 
     def __init__(self, name: str, settings: WinClip, context: Context) -> None:
         words = category_words(name, context.category, settings.names)
-        self.machine, self.batch = context.machine, settings.batch
-        clip, info = load(name, context.weights_dir)
-        self.weights = str(info)
+        self.machine, self.windows = context.machine, settings.batch
         device = self.machine.device
-        clip = clip.to(device)
-        with torch.no_grad():
-            self.classes = class_embeddings(clip, words)
+        clip: Any
+        if context.random:
+            clip, info = open_clip.CLIP(**ARCHITECTURE).eval(), WeightsInfo.random(name, CLIP.label)
+            clip = clip.to(device)
+            self.classes = F.normalize(
+                torch.randn(2, clip.visual.output_dim, device=device), dim=-1
+            )
+        else:
+            clip, info = load(name, context.weights_dir)
+            clip = clip.to(device)
+            with torch.no_grad():
+                self.classes = class_embeddings(clip, words)
+        self.weights = str(info)
         self.visual = clip.visual
+        windows = len(window_patches(self.visual.grid_size[0], min(WINDOW_SIDES)))
+        self.batch = max(1, self.windows // windows)
+        self.trained = ()
         self.mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN, device=device).view(3, 1, 1)
         self.std = torch.tensor(open_clip.OPENAI_DATASET_STD, device=device).view(3, 1, 1)
 
+    @property
+    def frozen(self) -> tuple[nn.Module, ...]:
+        """CLIP whole, without its values: the text encoder is let go once it has read the
+        prompts."""
+        with torch.device("meta"):
+            return (open_clip.CLIP(**ARCHITECTURE),)
+
     @torch.no_grad()
     def saliency(self, images: Tensor) -> Tensor:
-        """Images (N,3,H,W) in [0,1] -> (N,15,15) fp32 in (0,1], same device; one value a patch of
-        16 pixels of the image resized to 240 (bicubic, antialiased)."""
-        windows = len(window_patches(self.visual.grid_size[0], min(WINDOW_SIDES)))
-        parts = images.split(max(1, self.batch // windows))
-        return torch.cat([self._maps(part).to(images.device) for part in parts])
+        """Images (N, 3, H, W) in [0, 1] → (N, 15, 15) fp32 in (0, 1], same device; one value a
+        patch of 16 pixels of the image resized to 240 (bicubic, antialiased)."""
+        return torch.cat([self._maps(p).to(images.device) for p in images.split(self.batch)])
 
     def _maps(self, images: Tensor) -> Tensor:
         images = images.to(self.mean.device, torch.float32)
@@ -256,26 +266,29 @@ class WinClipMasker:
         whole = anomaly_score(encode(self.visual, tokens, autocast), self.classes)
         maps = [whole.view(-1, 1, 1).expand(-1, grid, grid)]
         for side in WINDOW_SIDES:
-            embeddings = window_embeddings(self.visual, tokens, side, self.batch, autocast)
+            embeddings = window_embeddings(self.visual, tokens, side, self.windows, autocast)
             maps.append(patch_scores(anomaly_score(embeddings, self.classes), grid, side))
         return torch.stack(maps).reciprocal().mean(dim=0).reciprocal()
 
 
-def load(name: str, weights_dir: Path | None = None) -> tuple[nn.Module, WeightsInfo]:
+def load(name: str, weights_dir: Path | None = None) -> tuple[Any, WeightsInfo]:
     """Load CLIP: fp32, on the CPU, eval mode, no gradients; draws no random number.
 
-    Its weights are looked for in the local directory, as safetensors under ``FILE`` or as open_clip
-    released them, ``RELEASE_FILE`` (of which nothing but tensors is read), then on the model hub.
+    Its weights are looked for in the local directory, as safetensors or as open_clip
+    released them (``CLIP.files``; of the latter nothing but tensors is read), then on the model
+    hub.
 
-    Args:
-        name: the masker, for messages.
-        weights_dir: local directory of weight files; None reads ``$FADER_WEIGHTS``.
+    Parameters
+    ----------
+    name : the masker, for messages.
+    weights_dir : local directory of weight files; None reads ``$FADER_WEIGHTS``.
 
-    Raises:
-        MissingWeights: no source has the weights.
-        FaderError: a directory that does not exist, or a file that is not this model's weights.
+    Raises
+    ------
+    MissingWeights : no source has the weights.
+    FaderError : a directory that does not exist, or a file that is not this model's weights.
     """
-    path, source = _locate(name, weights_directory(weights_dir))
+    path, source = locate_clip(name, weights_directory(weights_dir))
     state = _read_release(path) if path.suffix == ".pt" else read_safetensors(path)
     # Built on the meta device: no memory and no random initialisation to be overwritten.
     with torch.device("meta"):
@@ -285,27 +298,12 @@ def load(name: str, weights_dir: Path | None = None) -> tuple[nn.Module, Weights
     except RuntimeError as error:
         detail = " ".join(str(error).split())
         raise FaderError(
-            f"{path} does not fit {LABEL}: {detail[:300]}; replace the file"
+            f"{path} does not fit {CLIP.label}: {detail[:300]}; replace the file"
         ) from error
     # The one buffer that no file holds.
     clip.attn_mask = nn.Transformer.generate_square_subsequent_mask(clip.context_length)
-    info = WeightsInfo(name=name, label=LABEL, source=source, sha256=file_sha256(path))
+    info = WeightsInfo(name=name, label=CLIP.label, source=source, sha256=file_sha256(path))
     return clip.eval().requires_grad_(False), info
-
-
-def _locate(name: str, directory: Path | None) -> tuple[Path, str]:
-    """First source that has the weights: (path, source in words)."""
-    for file in (FILE, RELEASE_FILE) if directory is not None else ():
-        if (path := directory / file).is_file():
-            return path, f"local file {file}"
-    path, reason = from_hub(HUB, HUB_FILE)
-    if path is not None:
-        return path, f"hub {HUB}"
-    raise MissingWeights(
-        f"masker {name!r}: {FILE} ({LABEL}) not found, {reason}: "
-        f"save https://huggingface.co/{HUB}/resolve/main/{HUB_FILE} as {FILE}, "
-        f"or {RELEASE_URL} under its own name, in weights_dir or $FADER_WEIGHTS"
-    )
 
 
 def _read_release(path: Path) -> dict[str, Tensor]:
@@ -313,9 +311,11 @@ def _read_release(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else "empty"
-        raise FaderError(f"{path} holds no state dict ({reason}); fetch {RELEASE_URL}") from error
+        raise FaderError(
+            f"{path} holds no state dict ({reason}); fetch {CLIP.release_url}"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise FaderError(f"{path} holds no state dict; fetch {RELEASE_URL}")
+        raise FaderError(f"{path} holds no state dict; fetch {CLIP.release_url}")
     return state
 
 

@@ -44,15 +44,21 @@ class Method:
         stage, hyphen, rest = name.partition("-")
         if not hyphen:
             return cls("detector", name)
-        if stage not in get_args(Stage) or stage == "detector":
+        stages: dict[str, Stage] = {each: each for each in get_args(Stage)}
+        if stage not in stages or stage == "detector":
             raise FaderError(f"method {name!r} is none: it should begin with mask-, ear- or fader-")
         system, _, variant = rest.partition("-")
-        return cls(stage, system, variant or None)
+        return cls(stages[stage], system, variant or None)
 
     @property
     def masker(self) -> str | None:
         """The masker behind the method; None for a baseline."""
         return None if self.stage == "detector" else self.system
+
+    @property
+    def trained(self) -> bool:
+        """Whether the method has a training of its own, beyond EAR's."""
+        return self.stage not in ("mask", "ear")
 
     @property
     def trained_on_ear(self) -> bool:
@@ -62,7 +68,7 @@ class Method:
 
 def of_variant(config: Config, name: str) -> Method:
     """The method of one of FADeR's variants."""
-    stage = "control" if config.variants[name].role == "control" else "fader"
+    stage: Stage = "control" if config.variants[name].role == "control" else "fader"
     return Method(stage, config.masks.base, name)
 
 

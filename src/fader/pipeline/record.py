@@ -1,14 +1,10 @@
 """Snakemake makes, DVC keeps versions: what ties the two together.
 
-A DVC stage stands for one phase of one category. Its command (`fader make`) asks Snakemake for
-exactly that phase's files with ``--allowed-rules``, so that what a phase does is written once, in
-the rules. ``dvc.yaml`` is generated from `config.PHASES`, the files of `paths.Files` and the
-closures of `closure`. Stages are templated over ``categories`` of ``params.yaml`` by DVC itself.
-
-`record` is the guarded way to run Snakemake directly: DVC finds by content what is stale, Snakemake
-is forced to remake what it has no true records of, and the result is committed only if all of it
-was made.
-`restore` is for a fresh checkout, where Snakemake has files but no records of them.
+The command of a DVC stage (``make``) asks Snakemake for exactly that stage's files with
+``--allowed-rules``, so that what a phase does is written once, in the rules. ``record`` is the
+guarded way to run Snakemake directly: DVC finds by content what is stale, Snakemake is forced to
+remake what it has no true records of, and the result is committed only if all of it was made.
+``restore`` is for a fresh checkout, where Snakemake has files but no records of them.
 """
 
 import base64
@@ -18,261 +14,101 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fader.config import Config
 from fader.errors import FaderError
-from fader.pipeline.code import closures
-from fader.pipeline.paths import (
-    Files,
-    codebook_path,
-    cost_path,
-    manifest_path,
-    normals_path,
-    number_paths,
-    summary_path,
-    table_paths,
-)
-from fader.pipeline.phases import AXES, PHASES
+from fader.pipeline import external, paths, phases
+from fader.pipeline.jobs import Job
 
-OF_RUN = ("codebook", "cost", "report")  # phases without a category
 DVC = Path(".dvc")
 NAME_MAX = 254  # of a part of a name in Snakemake's records
 CLOCK_SLACK = 0.01  # seconds, for copies of a project that round times
 
-RULES: dict[str, tuple[str, ...]] = {
-    "dataset": ("dataset",),
-    "pack": ("pack",),
-    "validation": ("validation",),
-    "codebook": ("train_codebook",),
-    "masker": ("train_masker",),
-    "mask": ("mask", "mask_of_trained"),
-    "ear": ("train_ear",),
-    "mosaic": ("search_mosaic",),
-    "fader": ("train_fader",),
-    "cost": ("cost",),
-    "evaluate": ("evaluate", "evaluate_variants", "summarise"),
-    "report": ("table", "figure", "numbers", "tables"),
-}
-
-# Folders of a category that a phase fills, and those it reads.
-MADE: dict[str, tuple[str, ...]] = {
-    "pack": ("packed",),
-    "validation": ("validation",),
-    "masker": ("maskers",),
-    "mask": ("masks",),
-    "ear": ("ear",),
-    "mosaic": ("mosaic",),
-    "fader": ("fader",),
-    "evaluate": ("maps", "metrics"),
-}
-READ: dict[str, tuple[str, ...]] = {
-    "validation": ("packed",),
-    "masker": ("packed", "validation"),
-    "mask": ("packed", "validation", "maskers"),
-    "ear": ("packed", "validation", "masks/${masks.base}"),
-    "mosaic": ("packed", "validation", "masks/${masks.base}", "ear"),
-    "fader": ("packed", "validation", "masks", "ear", "mosaic"),
-    "evaluate": ("packed", "validation", "masks", "ear", "mosaic", "fader"),
-}
-REFERENCE = ("reference/corrections.csv", *(f"reference/table{n}.csv" for n in range(1, 6)))
-IN_GIT = frozenset({"metrics"})
+# Rules that make a phase's files, where it is not the one of the phase's own name.
+RULES = {"mask": ("mask", "mask_of_seed"), "report": ("report", "tables")}
 
 
-def targets(config: Config, phase: str, stage: str | None) -> list[str]:
-    """What Snakemake is asked for: files of one phase and category, or the rule of all tables.
+def targets(
+    config: Config, phase: str, place: str | None = None, system: str | None = None
+) -> list[str]:
+    """What Snakemake is asked for: the files of a phase's jobs at one place, for one system.
 
-    stage : key of ``categories``, of ``datasets`` for the dataset phase, None for the report.
+    Raises
+    ------
+    FaderError : there is no such phase, or the configuration has no such place or system.
     """
-    if phase not in RULES:
-        raise FaderError(f"no phase {phase!r} (there are: {', '.join(RULES)})")
-    known = {"dataset": config.datasets} | dict.fromkeys(OF_RUN, (None,))
-    if stage not in known.get(phase, config.categories):
-        where = "takes no stage" if phase in OF_RUN else f"has no stage {stage!r}"
-        raise FaderError(f"phase {phase} {where}; its stages are the keys in params.yaml")
-    if phase == "dataset":
-        return [manifest_path(stage)]
-    if phase == "codebook":
-        used = any(config.masks.coded(masker) for masker in config.masks.maskers)
-        return [codebook_path(config.run)] if used else []
-    if phase == "cost":
-        return [cost_path(config.run)]
-    if phase == "report":
-        return ["tables"]
-    place = config.categories[stage]
-    files = Files.of(config.run, place.dataset, place.category)
-    seeds = config.seeds
-    made = {
-        "pack": lambda: [files.packed()],
-        "validation": lambda: [files.validation()],
-        "masker": lambda: [
-            files.masker(masker, seed) for masker in config.trained_maskers() for seed in seeds
-        ],
-        "mask": lambda: [
-            files.mask(masker, seed)
-            for masker in config.masks.maskers
-            for seed in (seeds if config.masks.trained(masker) else (None,))
-        ],
-        "ear": lambda: [files.ear(seed) for seed in seeds],
-        "mosaic": lambda: [files.mosaic(seed) for seed in seeds],
-        "fader": lambda: [files.fader(seed, s) for seed in seeds for s in config.systems()],
-        "evaluate": lambda: [
-            *(
-                path
-                for seed in seeds
-                for method in config.methods()
-                for path in (files.metrics(seed, method), files.maps(seed, method))
-            ),
-            summary_path(config.run, place.dataset, place.category),
-        ],
+    about = phases.entry(phase)
+    places: dict[str, Container[str | None]] = {
+        "datasets": config.datasets,
+        "categories": config.categories,
+        "run": (None,),
     }
-    return made[phase]()
-
-
-def params(phase: str) -> list[str]:
-    """Keys of params.yaml that a DVC stage of ``phase`` depends on, as DVC's templates."""
-    keys = [
-        key.replace(
-            "{dataset}", "${key}" if phase == "dataset" else "${item.dataset}"
-        ).removesuffix(".{masker}")  # a stage makes the masks of every masker
-        for key in (*PHASES[phase], *AXES.get(phase, ()))
+    if place not in places[about.over]:
+        where = "takes no place" if about.over == "run" else f"has no place {place!r}"
+        raise FaderError(f"phase {phase} {where}; its places are the keys in params.yaml")
+    if (system is None) != (about.systems is None):
+        raise FaderError(f"phase {phase} {'needs a' if about.systems else 'takes no'} system")
+    if system not in external.systems(config, phase):
+        raise FaderError(f"phase {phase} has no system {system!r}; params.yaml names them")
+    return [
+        path
+        for job in phases.jobs(config, phase, place)
+        if job.system == system
+        for path in phases.outputs(config, job).values()
     ]
-    return list(dict.fromkeys(keys))
-
-
-def dvc_yaml() -> str:
-    """``dvc.yaml`` as committed."""
-    folder = "results/${run}/${item.dataset}/${item.category}"
-    place = ("${run}", "${item.dataset}", "${item.category}")
-    codebook, cost = str(Path(codebook_path("${run}")).parent), cost_path("${run}")
-    stages: dict[str, Any] = {}
-    for phase, code in closures().items():
-        if phase == "report":
-            stages[phase] = {
-                "cmd": "fader make report",
-                "deps": ["results/${run}/summary", cost, *REFERENCE, *code],
-                "params": params(phase),
-                "outs": [
-                    "results/${run}/figures",  # they show images that may not go into git
-                    *(_in_git(f"results/${{run}}/{name}") for name in ("tables", "curves")),
-                ],
-            }
-            continue
-        if phase in ("codebook", "cost"):
-            stages[phase] = {
-                "cmd": f"fader make {phase}",
-                "deps": [*(["results/${run}/normals"] if phase == "codebook" else []), *code],
-                "params": params(phase),
-                "outs": [{"codebook": codebook, "cost": _in_git(cost)}[phase]],
-            }
-            continue
-        if phase == "dataset":
-            deps, outs = [], ["data/raw/${key}"]
-        else:
-            deps = [f"{folder}/{name}" for name in READ.get(phase, ())]
-            outs = [_out(folder, name) for name in MADE[phase]]
-        if phase == "pack":
-            deps = [manifest_path("${item.dataset}")]
-        if phase == "validation":
-            outs.append(normals_path(*place))
-        if phase in ("masker", "mask"):
-            deps.append(codebook)
-        if phase == "evaluate":
-            outs.append(_in_git(summary_path(*place)))
-        stages[phase] = {
-            "foreach": "${datasets}" if phase == "dataset" else "${categories}",
-            "do": {
-                "cmd": f"fader make {phase} ${{key}}",
-                "deps": [*deps, *code],
-                "params": params(phase),
-                "outs": outs,
-            },
-        }
-    metrics, auroc = number_paths("${run}")
-    curves = "results/${run}/curves"
-    pipeline = {
-        "stages": stages,
-        "metrics": [metrics],
-        "plots": [
-            {
-                auroc: {
-                    "template": "bar_horizontal",
-                    "x": "image_auroc",
-                    "y": "row",
-                    "title": "Image AUROC",
-                }
-            },
-            {f"{curves}/roc": {"template": "curves", "x": "fpr", "y": "tpr"}},
-            {f"{curves}/pr": {"template": "curves", "x": "recall", "y": "precision"}},
-            {f"{curves}/losses": {"template": "losses", "x": "epoch", "y": "loss"}},
-        ],
-    }
-    text = yaml.safe_dump(pipeline, sort_keys=False, width=100)
-    return f"# Generated by `fader dvc-yaml > dvc.yaml`; a test fails when it is stale.\n{text}"
-
-
-def _in_git(path: str) -> dict[str, Any]:
-    return {path: {"cache": False}}
-
-
-def _out(folder: str, name: str) -> str | dict[str, Any]:
-    path = f"{folder}/{name}"
-    return _in_git(path) if name in IN_GIT else path
-
-
-def warnings(run: str) -> list[str]:
-    """Warnings of a run's table of validation: categories where the model may not work."""
-    page = Path(table_paths(run, "validation")[1])
-    if not page.is_file():
-        return []
-    lines = page.read_text(encoding="utf-8").splitlines()
-    return [line.removeprefix("- ") for line in lines if line.startswith("- Warning")]
 
 
 def snakemake(*arguments: str) -> list[str]:
+    """Command line of Snakemake in this environment."""
     return [sys.executable, "-m", "snakemake", *arguments]
 
 
-def make(config: Config, phase: str, stage: str | None) -> None:
-    """Have Snakemake make one phase of one category; its output goes to a log.
+def make(config: Config, phase: str, place: str | None = None, system: str | None = None) -> None:
+    """Have Snakemake make the files of a DVC stage; its output goes to a log.
 
-    A phase that this run has no use for leaves an empty folder, since a DVC stage needs an output.
-    FaderError when a job failed, after the end of the log on standard error.
+    A stage that this run has no use for (see ``external.stages``) leaves an empty folder, since a
+    DVC stage needs an output.
+
+    Raises
+    ------
+    FaderError : a job failed; the end of the log went to standard error before.
     """
-    wanted = targets(config, phase, stage)
+    wanted = targets(config, phase, place, system)
     if not wanted:
-        _folder(config, phase, stage).mkdir(parents=True, exist_ok=True)
+        _unused(config, phase, place, system).mkdir(parents=True, exist_ok=True)
         return
-    log = Path(f"logs/{config.run}/dvc/{'.'.join(filter(None, (phase, stage)))}.log")
+    name = ".".join(part for part in (phase, place, system) if part)
+    log = Path(paths.log(config.run, f"dvc/{name}.log"))
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = snakemake("--cores", "all", "--allowed-rules", *RULES[phase], "--", *wanted)
+    rules = RULES.get(phase, (phase,))
+    command = snakemake("--cores", "all", "--allowed-rules", *rules, "--", *wanted)
     with log.open("w", encoding="utf-8") as stream:
         status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT).returncode
     if status:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         print("\n".join(lines[-30:]), file=sys.stderr)
-        raise FaderError(f"{phase} {stage or ''}: Snakemake failed; the whole story is in {log}")
+        raise FaderError(f"{name}: Snakemake failed; the whole story is in {log}")
 
 
-def _folder(config: Config, phase: str, stage: str | None) -> Path:
-    """Where a phase that may have nothing to make puts its files."""
-    if phase == "codebook":
-        return Path(codebook_path(config.run)).parent
-    place = config.categories[stage]
-    return Path(Files.of(config.run, place.dataset, place.category).folder, *MADE[phase])
+def _unused(config: Config, phase: str, place: str | None, system: str | None) -> Path:
+    """Folder of a stage that has nothing to make."""
+    path = Path(next(iter(phases.outputs(config, Job(phase, place, system, 0)).values())))
+    return path.parent
 
 
 def stale_stages() -> dict[str, Any]:
-    """Stages that are not as dvc.lock records them, and why (`dvc status`)."""
+    """Stages that are not as dvc.lock records them, and why (``dvc status``), but for the one that
+    is run always."""
     command = [sys.executable, "-m", "dvc", "status", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise FaderError(f"`dvc status` failed: {' '.join(done.stderr.split())}")
-    return json.loads(done.stdout)
+    stages: dict[str, Any] = json.loads(done.stdout)
+    stages.pop("inputs", None)
+    return stages
 
 
 def vouched(path: str) -> bool:
@@ -297,26 +133,39 @@ def vouched(path: str) -> bool:
 
 
 def forced(config: Config, stages: Mapping[str, Any]) -> list[str]:
-    """What Snakemake must remake whatever it believes: files, and rules of the report."""
-    found: list[str] = []
+    """What Snakemake must remake whatever it believes."""
+    wanted: list[str] = []
     for name in stages:
-        phase, _, stage = name.partition("@")
-        if phase == "report":
-            found += [rule for rule in RULES["report"] if rule != "tables"]
-        elif phase in RULES:
-            found += [path for path in targets(config, phase, stage or None) if not vouched(path)]
-    return found
+        phase, _, where = name.partition("@")
+        if phase not in phases.PHASES:
+            continue
+        for job in phases.jobs(config, phase):
+            if where in ("", _stage_name(job)):
+                files = phases.outputs(config, job).values()
+                wanted += [path for path in files if not vouched(path)]
+    return wanted
+
+
+def _stage_name(job: Job) -> str:
+    """What DVC calls a job's stage, after the phase."""
+    return "-".join(part for part in (job.place, job.system) if part)
 
 
 def record(config: Config) -> str:
-    """Run Snakemake on all that is stale, then `dvc commit`; says what was done.
+    """Run Snakemake on all that is stale, then ``dvc commit``.
 
-    FaderError, and nothing recorded, when a job failed or the configuration or the code changed
-    meanwhile.
+    Returns
+    -------
+    What was done, in words.
+
+    Raises
+    ------
+    FaderError : a job failed, or the configuration or the code changed meanwhile; nothing is
+        recorded.
     """
     before = _fingerprint()
-    stages = stale_stages()
-    force = forced(config, stages)
+    external.write_states(config)
+    force = forced(config, stale_stages())
     _run(snakemake("--cores", "all", *(["--forcerun", *force] if force else []), "--", "tables"))
     if _fingerprint() != before:
         raise FaderError(
@@ -326,13 +175,26 @@ def record(config: Config) -> str:
     left = stale_stages()
     if not left:
         return "dvc.lock is up to date"
+    for phase, place, system in _unneeded(config):
+        _unused(config, phase, place, system).mkdir(parents=True, exist_ok=True)
     _run([sys.executable, "-m", "dvc", "commit", "--force", "--quiet"])
     return f"recorded {len(left)} stages in dvc.lock"
 
 
-def restore() -> str:
-    """Let Snakemake take the files of a checkout as made: FaderError unless `dvc status` is
-    clean."""
+def _unneeded(config: Config) -> list[external.Stage]:
+    """Stages of DVC that this configuration has no jobs for."""
+    needed = {(job.phase, job.place, job.system) for job in phases.jobs(config)}
+    return [stage for stage in external.stages(config) if stage not in needed]
+
+
+def restore(config: Config) -> str:
+    """Let Snakemake take the files of a checkout as made.
+
+    Raises
+    ------
+    FaderError : ``dvc status`` is not clean.
+    """
+    external.write_states(config)
     stages = stale_stages()
     if stages:
         some = ", ".join(list(stages)[:3])
@@ -353,9 +215,9 @@ def _run(command: Sequence[str], quiet: bool = False) -> None:
 
 
 def _fingerprint() -> dict[str, str]:
-    """Digests of the configuration and of all code that a phase runs."""
-    files = {"params.yaml"}.union(*closures().values())
-    return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in sorted(files)}
+    """Digests of the configuration and of all code."""
+    files = ["params.yaml", *sorted(str(path) for path in Path("src/fader").rglob("*.py"))]
+    return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files}
 
 
 def refuse_beside_dvc() -> None:

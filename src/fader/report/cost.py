@@ -6,42 +6,38 @@ from typing import Any
 
 from tabulate import tabulate
 
-from fader.report import numbers
-from fader.report.table import ABSENT, MASKER_LABEL
+from fader.config import Config
+from fader.pipeline.methods import Method
+from fader.report import labels, numbers
+from fader.report.render import ABSENT, bullets
 
 Row = Mapping[str, Any]
 
 DEVICE_LABEL = {"cpu": "CPU", "cuda": "GPU"}
-_LABEL = {
+_COMPONENT = {
     "network": "U-Net, one pass",
     "phi-mlp": "Φ, MLP",
     "phi-vit": "Φ, ViT",
     "map": "Anomaly map",
-    "riad": "RIAD",
-    "unet": "Plain U-Net",
 }
-_OF_MASKER = {"mask": "Masker", "ear": "EAR", "fader": "FADeR"}
 
 
-def table(facts: Sequence[Row]) -> dict[str, str]:
-    """Texts of the table by suffix: ``csv``, every number as measured, and ``md``, three digits.
+def table(config: Config, rows: Sequence[Row]) -> tuple[str, str]:
+    """The table as CSV, every number as measured, and as Markdown, to three digits.
 
-    facts : rows as ``efficiency.components`` gives them, components before systems.
+    Parameters
+    ----------
+    rows : as ``evaluation.cost.components`` gives them, components before systems.
     """
-    return {"csv": _csv(facts), "md": _markdown(facts)}
+    return _csv(rows), _markdown(config, rows)
 
 
-def label(row: Row) -> str:
-    """What a row is called in print, with m of Φ and the passes of RIAD."""
+def label(config: Config, row: Row) -> str:
+    """What a row is called in print, with m of Φ."""
     name = row["name"]
-    stage, _, masker = name.partition("-")
-    if stage in _OF_MASKER:
-        return f"{_OF_MASKER[stage]}, {MASKER_LABEL.get(masker, masker)}"
-    if row["patch"] is not None:
-        return f"{_LABEL[name]} (m = {row['patch']})"
-    if name == "riad":
-        return f"{_LABEL[name]} ({row['parts']['network']} passes)"
-    return _LABEL[name]
+    if name in _COMPONENT:
+        return _COMPONENT[name] + ("" if row["patch"] is None else f" (m = {row['patch']})")
+    return labels.method(config, Method.parse(name))
 
 
 def _columns(facts: Sequence[Row]) -> list[tuple[str, int]]:
@@ -61,7 +57,7 @@ def _csv(facts: Sequence[Row]) -> str:
     return numbers.table(header, rows)
 
 
-def _markdown(facts: Sequence[Row]) -> str:
+def _markdown(config: Config, facts: Sequence[Row]) -> str:
     columns = _columns(facts)
     headers = ["", "System", "Input", "Parameters, M", "trained, M", "GMAC", "Size, MB"]
     headers += [f"{DEVICE_LABEL[device]}, batch {batch}, ms" for device, batch in columns]
@@ -71,7 +67,7 @@ def _markdown(facts: Sequence[Row]) -> str:
         lines.append(
             [
                 row["kind"].capitalize() if row["kind"] != previous else "",
-                label(row),
+                label(config, row),
                 f"{row['input']}²",
                 figure(row["parameters"] / 1e6),
                 figure(row["trained"] / 1e6),
@@ -88,8 +84,7 @@ def _markdown(facts: Sequence[Row]) -> str:
         disable_numparse=True,
         colalign=["left", "left"] + ["right"] * (len(headers) - 2),
     )
-    notes = "".join(f"- {note}\n" for note in _notes(facts))
-    return f"{_caption(facts)}\n\n{body}\n" + (f"\n{notes}" if notes else "")
+    return f"{_caption(facts)}\n\n{body}\n" + bullets(_notes(config, facts))
 
 
 def figure(value: float | None) -> str:
@@ -108,7 +103,8 @@ def _caption(facts: Sequence[Row]) -> str:
     )
     return (
         f"Cost of inference per image of {size} × {size} pixels. A system is the sum of its"
-        " components: EAR has masker, U-Net and anomaly map, FADeR Φ besides (its MLP)."
+        " components: EAR has masker, U-Net and anomaly map, FADeR Φ besides (its MLP); a baseline"
+        " is measured whole."
         " Parameters: all that inference needs; trained: those learnt from a category's normals."
         " GMAC: 10⁹ multiply–accumulates of convolutions, linear layers, products of matrices and"
         " attention. Size: weights in fp32. Milliseconds per image: median after a warm-up, with"
@@ -122,12 +118,15 @@ def _threads(timing: Mapping[str, Any]) -> str:
     return f"{timing['threads']} thread{'s' if timing['threads'] > 1 else ''}"
 
 
-def _notes(facts: Sequence[Row]) -> list[str]:
-    components = [row for row in facts if row["kind"] == "component"]
-    notes = [f"{label(row)}: {row['note']}." for row in components if row["note"]]
+def _notes(config: Config, facts: Sequence[Row]) -> list[str]:
+    """What the figures do not tell, of what was measured itself: a component, or a system that is
+    its own only part."""
+    measured = [row for row in facts if row["name"] in row["parts"]]
+    notes = [f"{label(config, row)}: {row['note']}." for row in measured if row["note"]]
     return notes + [
-        f"{label(row)}, {DEVICE_LABEL[t['device']]}: batch {t['batch']} not timed, {t['note']}."
-        for row in components
+        f"{label(config, row)}, {DEVICE_LABEL[t['device']]}: batch {t['batch']} not timed,"
+        f" {t['note']}."
+        for row in measured
         for t in row["timings"]
         if t["note"]
     ]

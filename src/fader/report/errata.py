@@ -1,17 +1,27 @@
-"""What does not add up in the paper's own numbers, recomputed from ``reference/*.csv``.
+"""The paper's errata, recomputed from ``reference/*.csv``: ``reference/ERRATA.md``.
 
 ``text`` prints three kinds of findings about arXiv 2407.04597: averages that their rows do not
 give, cells that two tables print differently, and statements of the text that the tables do not
-bear out. Printed values are taken as exact decimals. A cell is rounded to 0.001, so the mean of its
-column is known to ± 0.0005, as is the printed average: up to 0.001 apart they agree.
+bear out. They are about the paper, not about a run.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from pathlib import Path
 from statistics import fmean
 
+from fader.files import write_text
+from fader.report.gains import BEFORE_AFTER, EITHER, LEVELS, Cell, Step, before_after, gains, tally
+from fader.report.misprints import (
+    IMAGE,
+    SAME,
+    Average,
+    averages,
+    conflicts,
+    decimal,
+    exact,
+    one_digit,
+)
 from fader.report.paper import (
     AVERAGE,
     PAPER_DATASET,
@@ -21,137 +31,33 @@ from fader.report.paper import (
     paper_values,
     printed_values,
 )
-from fader.report.statistics import (
-    BEFORE_AFTER,
-    EITHER,
-    LEVELS,
-    Cell,
-    Step,
-    before_after,
-    gains,
-    pipe,
-    signed,
-    tally,
-)
+from fader.report.render import pipe, signed
 
-THOUSANDTH = Decimal("0.001")
-_SAME = {
-    "ear": {1: "ear", 2: "ear-dino", 3: "ear"},
-    "fader": {1: "fader", 2: "fader-dino", 3: "fader"},
-}
-"""Systems that several tables print: table → name there."""
-_IMAGE = "image_auroc"
+PAGE = "ERRATA.md"
 _CLAIMED_GAIN = "2.90"
 
 
-@dataclass(frozen=True)
-class Average:
-    """A printed average and the rows above it (category → printed AUROC)."""
-
-    table: int
-    system: str
-    metric: str
-    printed: Decimal
-    rows: Mapping[str, Decimal]
-
-    @property
-    def column(self) -> tuple[int, str, str]:
-        return self.table, self.system, self.metric
-
-    @property
-    def total(self) -> Decimal:
-        return sum(self.rows.values(), Decimal(0))
-
-    @property
-    def mean(self) -> Decimal:
-        return self.total / len(self.rows)
-
-    @property
-    def shortfall(self) -> Decimal:
-        """What the rows' sum lacks for the printed average; negative where it has too much."""
-        return len(self.rows) * self.printed - self.total
-
-    @property
-    def slack(self) -> Decimal:
-        """The shortfall that rounding alone can make."""
-        return len(self.rows) * THOUSANDTH
-
-    @property
-    def possible(self) -> bool:
-        return abs(self.shortfall) <= self.slack
-
-    @property
-    def exact(self) -> bool:
-        """Whether the print is the rounded mean of the printed rows."""
-        return self.mean.quantize(THOUSANDTH, ROUND_HALF_UP) == self.printed
-
-    def replaced(self, category: str, value: Decimal) -> "Average":
-        """With another value in one row."""
-        rows = {**self.rows, category: value}
-        return Average(self.table, self.system, self.metric, self.printed, rows)
-
-
-@dataclass(frozen=True)
-class Conflict:
-    """An image AUROC that tables print differently: table → (system there, value)."""
-
-    category: str
-    prints: Mapping[int, tuple[str, Decimal]]
-
-
-def averages(reference: Path) -> list[Average]:
-    """Every printed average of the five tables, in order. Raises FaderError as ``reference``."""
-    found = []
-    for table in PAPER_DATASET:
-        values = _exact(printed_values(table, reference))
-        for (category, system, metric), printed in values.items():
-            if category == AVERAGE:
-                rows = {
-                    row: value
-                    for (row, *column), value in values.items()
-                    if column == [system, metric] and row != AVERAGE
-                }
-                found.append(Average(table, system, metric, printed, rows))
-    return found
-
-
-def conflicts(reference: Path) -> list[Conflict]:
-    """Every cell of a system that several tables print, where they differ. Errors as above."""
-    found = []
-    for names in _SAME.values():
-        values = {table: _exact(printed_values(table, reference)) for table in names}
-        for category in (c for c, system, _ in values[1] if system == names[1]):
-            prints = {t: (name, values[t][category, name, _IMAGE]) for t, name in names.items()}
-            if len({value for _, value in prints.values()}) > 1:
-                found.append(Conflict(category, prints))
-    return found
-
-
-def one_digit(average: Average) -> dict[str, Decimal]:
-    """Category → the value that makes the rows' rounded mean the printed average and differs from
-    the print in one decimal; where several digits do, the one that comes nearest."""
-    found = {}
-    for category, value in average.rows.items():
-        text = f"{value:.3f}"
-        others = [
-            Decimal(text[:place] + digit + text[place + 1 :])
-            for place in (2, 3, 4)
-            for digit in "0123456789"
-            if value < 1 and digit != text[place]
-        ]
-        mending = [other for other in others if average.replaced(category, other).exact]
-        if mending:
-            found[category] = min(mending, key=lambda v: abs(v - value - average.shortfall))
-    return found
+def write(reference: Path) -> Path:
+    """Write the errata beside the tables they are about; returns the file."""
+    path = reference / PAGE
+    write_text(path, text(reference))
+    return path
 
 
 def text(reference: Path) -> str:
-    """The errata as Markdown. reference : the repository's ``reference/`` folder.
+    """The errata as Markdown: the same files give the same bytes.
 
-    The same files give the same bytes. Raises FaderError for missing or damaged files.
+    Parameters
+    ----------
+    reference : the repository's ``reference/`` folder.
+
+    Raises
+    ------
+    FaderError : a file is missing or damaged.
     """
     sections = [
         "# The paper's numbers, recomputed",
+        "Generated by `fader errata`; a test fails when it is stale.",
         "arXiv 2407.04597v1, Tables 1 to 5 as transcribed in `reference/`; categories and systems"
         " bear the names used there. A cell is rounded to 0.001, so the mean of its column is known"
         " to ±0.0005, as is the printed average: they agree where they are at most 0.001 apart.",
@@ -184,7 +90,7 @@ def _on_averages(reference: Path) -> Iterator[str]:
     yield _averages_table(loose)
 
 
-def _averages_table(found: Sequence[Average]) -> str:
+def _averages_table(items: Sequence[Average]) -> str:
     rows = [
         [
             _name(each),
@@ -193,14 +99,14 @@ def _averages_table(found: Sequence[Average]) -> str:
             f"{each.mean:.5f}",
             signed(each.printed - each.mean, 5),
         ]
-        for each in found
+        for each in items
     ]
     return pipe(["Average of", "printed", "sum of rows", "mean", "printed − mean"], rows, "lrrrr")
 
 
 def _by_correction(average: Average, item: Correction) -> str:
     """The arithmetic of a correction, and the value that the printed average asks for by itself."""
-    old, new = average.rows[item.category], _decimal(item.corrected)
+    old, new = average.rows[item.category], decimal(item.corrected)
     mended = average.replaced(item.category, new)
     count = len(average.rows)
     return (
@@ -226,16 +132,16 @@ def _by_one_row(average: Average) -> str:
 
 
 def _on_conflicts(reference: Path) -> Iterator[str]:
-    tables = list(_SAME["ear"])
+    tables = list(SAME["ear"])
     column = {each.column: each for each in averages(reference)}
-    found = conflicts(reference)
+    cells = conflicts(reference)
     rows = []
-    for conflict in found:
+    for conflict in cells:
         allowed = [
             f"{value:.3f}"
             for value in sorted({value for _, value in conflict.prints.values()})
             if all(
-                column[table, system, _IMAGE].replaced(conflict.category, value).possible
+                column[table, system, IMAGE].replaced(conflict.category, value).possible
                 for table, (system, _) in conflict.prints.items()
             )
         ]
@@ -245,7 +151,7 @@ def _on_conflicts(reference: Path) -> Iterator[str]:
     yield "## Cells that two tables print differently"
     yield (
         f"EAR and FADeR with the masks of DINO-ViT stand in Tables {', '.join(map(str, tables))}."
-        f" Their image AUROC differs in {len(found)} cells; the last column says which of the"
+        f" Their image AUROC differs in {len(cells)} cells; the last column says which of the"
         " values the printed averages of all these tables allow."
     )
     yield pipe(["Cell", *(f"Table {table}" for table in tables), "allowed"], rows, "lrrrr")
@@ -333,7 +239,7 @@ def _average_increases(reference: Path) -> str:
 
 
 def _both_improved(reference: Path) -> str:
-    values = _exact(printed_values(4, reference))
+    values = exact(printed_values(4, reference))
     cells = _subtasks(4, reference)
     means = [
         f"`{masker}` "
@@ -356,7 +262,7 @@ def _both_improved(reference: Path) -> str:
 
 
 def _best_performance(reference: Path) -> str:
-    values = _exact(printed_values(1, reference))
+    values = exact(printed_values(1, reference))
     rows: dict[str, dict[str, Decimal]] = {}
     for (category, system, _), value in values.items():
         if category != AVERAGE:
@@ -383,7 +289,7 @@ def _leads(row: Mapping[str, Decimal]) -> bool:
 def _notable_improvements(reference: Path) -> str:
     values = printed_values(1, reference)
     change = {
-        category: Step(values[category, "ear", _IMAGE], values[category, "fader", _IMAGE]).printed()
+        category: Step(values[category, "ear", IMAGE], values[category, "fader", IMAGE]).printed()
         for category, system, _ in values
         if system == "fader" and category != AVERAGE
     }
@@ -430,12 +336,3 @@ def _name(average: Average) -> str:
 
 def _level(metric: str) -> str:
     return metric.removesuffix("_auroc")
-
-
-def _exact(values: Mapping[Key, float]) -> dict[Key, Decimal]:
-    return {key: _decimal(value) for key, value in values.items()}
-
-
-def _decimal(value: float) -> Decimal:
-    """The three decimals that were printed: the shortest text of a float gives them back."""
-    return Decimal(str(value))

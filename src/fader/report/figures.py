@@ -1,8 +1,10 @@
 """The paper's figures, drawn from tensors of the run; nothing is drawn by hand."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -21,6 +23,9 @@ CELLS = 16
 SETS = 3
 """Masks that Figure 2 shows of each way of masking with several, as many as RIAD's sets."""
 
+LABEL_WIDTH = 24
+"""Characters of a masker's label on one line of Figure 6."""
+
 TINT = np.array([31, 119, 180], np.uint8)
 """Colour laid over a masked area where the figure shows the mask, not what the network sees."""
 
@@ -29,8 +34,13 @@ TINT = np.array([31, 119, 180], np.uint8)
 class Example:
     """One test image on its way through FADeR.
 
-    image, reconstruction : (H, W, 3) uint8. binary_mask, truth : (H, W) bool.
-    soft_mask : (g, g) in [0, 1]. map : (H, W) anomaly map. title : category and defect.
+    Parameters
+    ----------
+    title : category and defect.
+    image, reconstruction : (H, W, 3) uint8.
+    binary_mask, truth : (H, W) bool.
+    soft_mask : (g, g) in [0, 1].
+    map : (H, W) anomaly map.
     """
 
     title: str
@@ -94,9 +104,14 @@ def figure1(examples: Sequence[Example]) -> Figure:
 class Masking:
     """One test image, and what EAR makes of it: its mask, the hint in the mask, its error.
 
-    image : (H, W, 3) uint8. truth, binary_mask : (H, W) bool. error : (H, W) anomaly map of EAR.
+    Parameters
+    ----------
+    title : category and defect.
+    image : (H, W, 3) uint8; H = W, a multiple of ``CELLS``.
+    truth, binary_mask : (H, W) bool.
+    error : (H, W) anomaly map of EAR.
     mosaic : (H, W, 3) uint8, the image with the mask's area as a mosaic of ``scale`` × ``scale``
-    pixels. H = W, a multiple of ``CELLS``. title : category and defect.
+        pixels.
     """
 
     title: str
@@ -119,9 +134,14 @@ class Suspicion:
 
 @dataclass(frozen=True)
 class Suspects:
-    """One test image as every masker sees it: by the masker's label, None where it has no masks.
+    """One test image as every masker sees it.
 
-    image : (H, W, 3) uint8. truth : (H, W) bool. title : category and defect.
+    Parameters
+    ----------
+    title : category and defect.
+    image : (H, W, 3) uint8.
+    truth : (H, W) bool.
+    maskers : by the masker's label; None where it has no masks.
     """
 
     title: str
@@ -238,7 +258,10 @@ def figure6(rows: Sequence[Suspects]) -> Figure:
     A saliency map is scaled to its own range; the maskers are those of the first row, in order.
     """
     labels = list(rows[0].maskers)
-    cell, gap, between, heading, margin, naming = 0.95, 0.05, 0.16, 0.5, 0.08, 0.36
+    names = {label: textwrap.fill(label, LABEL_WIDTH, break_on_hyphens=False) for label in labels}
+    lines = max(name.count("\n") + 1 for name in names.values())
+    cell, gap, between, margin, naming = 0.95, 0.05, 0.16, 0.08, 0.36
+    heading = 0.37 + 0.13 * lines
     pair = 2 * cell + gap
     pitch = cell + gap
     first = naming + cell + between
@@ -247,7 +270,8 @@ def figure6(rows: Sequence[Suspects]) -> Figure:
     figure = plt.figure(figsize=(width, heading + len(rows) * pitch - gap + margin))
     _write(figure, naming + cell / 2, heading - 0.06, "input", size=7)
     for left, label in zip(lefts, labels, strict=True):
-        _write(figure, left + pair / 2, heading - 0.25, label, size=8, weight="bold")
+        name = figure.text(*_at(figure, left + pair / 2, heading - 0.22), names[label])
+        name.set(ha="center", va="bottom", size=8, weight="bold")
         _write(figure, left + cell / 2, heading - 0.06, "saliency", size=7)
         _write(figure, left + pitch + cell / 2, heading - 0.06, "mask $M_B$", size=7)
     for number, row in enumerate(rows):
@@ -256,15 +280,17 @@ def figure6(rows: Sequence[Suspects]) -> Figure:
         _with_contour(place, row.image, row.truth)
         place.set_ylabel(row.title, fontsize=6.5)
         for left, label in zip(lefts, labels, strict=True):
-            found = row.maskers[label]
-            if found is None:
+            suspicion = row.maskers[label]
+            if suspicion is None:
                 empty = _panel(figure, left, top, cell, width=pair)
                 empty.set_facecolor("0.95")
                 empty.text(0.5, 0.5, "not available", ha="center", va="center", fontsize=7)
             else:
                 heat = _panel(figure, left, top, cell)
-                heat.imshow(found.saliency, cmap="inferno", interpolation="nearest")
-                _panel(figure, left + pitch, top, cell).imshow(tinted(row.image, found.binary_mask))
+                heat.imshow(suspicion.saliency, cmap="inferno", interpolation="nearest")
+                _panel(figure, left + pitch, top, cell).imshow(
+                    tinted(row.image, suspicion.binary_mask)
+                )
     return figure
 
 
@@ -287,10 +313,14 @@ def _write(
     figure: Figure, x: float, y: float, text: str, size: float, weight: str = "normal"
 ) -> None:
     """Text centred at ``x`` on the line ``y``, in inches from the figure's upper left corner."""
+    where = _at(figure, x, y)
+    figure.text(*where, text, ha="center", va="baseline", fontsize=size, weight=weight)
+
+
+def _at(figure: Figure, x: float, y: float) -> tuple[float, float]:
+    """A place in inches from the figure's upper left corner as matplotlib's fractions."""
     across, down = figure.get_size_inches()
-    figure.text(
-        x / across, 1 - y / down, text, ha="center", va="baseline", fontsize=size, weight=weight
-    )
+    return x / across, 1 - y / down
 
 
 def _with_contour(place: Axes, image: np.ndarray, truth: np.ndarray) -> None:
@@ -305,7 +335,9 @@ def save(figure: Figure, paths: Sequence[Path]) -> None:
     figures are equal bytes."""
     for path in paths:
         suffix = path.suffix.removeprefix(".")
-        metadata = {"CreationDate": None} if suffix == "pdf" else {"Software": None}
+        options: dict[str, Any] = {"metadata": {"CreationDate": None}}
+        if suffix == "png":  # level 6, the default, takes twice as long for a tenth of the size
+            options = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 3}}
         with replacing(path) as temporary:
-            figure.savefig(temporary, format=suffix, dpi=200, metadata=metadata)
+            figure.savefig(temporary, format=suffix, dpi=200, **options)
     plt.close(figure)

@@ -11,15 +11,15 @@ between one new seed and a mean of n, so the gate holds for a run of any number 
 usual three sigma; 0.005 is left to rounding and to other hardware where all seeds agree. Three
 seeds give σ with two degrees of freedom, and often far too small (about one new seed in ten would
 lie outside). Each cell therefore takes the larger of its own σ and the median over the run's cells
-of its sort: one metric of one masker's EAR and FADeR, of all variants, or of all saliencies. Apart
-and by the median, since arms that are unstable by nature (a hard or shuffled mask) must not widen
-the others.
+of its sort: one metric of one masker's EAR and FADeR, of all variants, of all saliencies, or of one
+baseline. Apart and by the median, since arms that are unstable by nature (a hard or shuffled mask)
+must not widen the others.
 """
 
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -29,10 +29,12 @@ from tabulate import tabulate
 
 from fader.errors import FaderError
 from fader.files import write_text
+from fader.pipeline.methods import Method
+from fader.report import labels
 from fader.report.paper import AVERAGE, PAPER_DATASET, paper_values
+from fader.report.records import AUROCS, Records
 
 EXPECTED = Path("reference/expected.csv")
-METRICS = ("image_auroc", "pixel_auroc")
 LEAST_SEEDS = 3
 LEAST_TOLERANCE = 0.005
 PAPER_TOLERANCE = 0.02
@@ -45,7 +47,6 @@ _PAPER_METHODS = {  # table → system of the paper → method of the run `paper
 }
 _COLOUR = {"ok": 32, "miss": 31, "missing": 31, "new": 33}  # ANSI foregrounds
 
-Record = Mapping[str, Any]
 Key = tuple[str, str, str, str]
 """(dataset, category, method, metric)."""
 
@@ -54,8 +55,12 @@ Key = tuple[str, str, str, str]
 class Expected:
     """One row of ``reference/expected.csv``.
 
-    mean, tolerance : AUROC. seeds : measured seeds, empty for the paper's. source : ``measured`` or
-    ``paper``. how : how the tolerance was found.
+    Parameters
+    ----------
+    mean, tolerance : AUROC.
+    seeds : measured seeds, empty for the paper's.
+    source : ``measured`` or ``paper``.
+    how : how the tolerance was found.
     """
 
     run: str
@@ -71,6 +76,7 @@ class Expected:
 
     @property
     def key(self) -> Key:
+        """Which cell of the run it is: data set, category, method, metric."""
         return self.dataset, self.category, self.method, self.metric
 
 
@@ -81,6 +87,8 @@ COLUMNS = tuple(field.name for field in fields(Expected))
 class Cell:
     """One cell of a run beside its expectation; either may be None, not both.
 
+    Parameters
+    ----------
     got : mean AUROC over the run's seeds.
     """
 
@@ -129,7 +137,7 @@ def read(path: Path) -> list[Expected]:
     return list(rows.values())
 
 
-def _parse(values: Mapping[str, str], where: str) -> Expected:
+def _parse(values: dict[str, Any], where: str) -> Expected:
     try:
         row = Expected(
             **values
@@ -146,8 +154,8 @@ def _parse(values: Mapping[str, str], where: str) -> Expected:
         ) from None
     if not (0 <= row.mean <= 1 and 0 < row.tolerance < math.inf):
         raise FaderError(f"{where}: mean is not in [0, 1] or tolerance not above 0; restore it")
-    if row.metric not in METRICS:
-        raise FaderError(f"{where}: metric {row.metric!r} is not one of {', '.join(METRICS)}")
+    if row.metric not in AUROCS:
+        raise FaderError(f"{where}: metric {row.metric!r} is not one of {', '.join(AUROCS)}")
     if row.source not in ("measured", "paper"):
         raise FaderError(f"{where}: source {row.source!r} is neither measured nor paper")
     return row
@@ -187,62 +195,63 @@ def paper_rows(reference: Path) -> list[Expected]:
     ]
 
 
-def compare(records: Iterable[Record], expected: Iterable[Expected], run: str) -> list[Cell]:
+def compare(records: Records, expected: Iterable[Expected]) -> list[Cell]:
     """Every cell that the run has or should have: the run's in their order, then the missing ones.
 
-    A cell that lacks one of the run's seeds counts as missing. Raises FaderError when no row is
-    expected of the run, when a ``paper`` row meets data that are not that public set, and for
-    records of another run, given twice, or without a finite AUROC.
+    A cell that lacks one of the run's seeds counts as missing.
+
+    Raises
+    ------
+    FaderError : no row is expected of the run; or a row of the paper meets data or a masker that
+        are not the paper's.
     """
-    records = _ran(records)
+    run = records.config.run
     rows = {row.key: row for row in expected if row.run == run}
     if not rows:
         raise FaderError(
             f"no expected AUROC of run {run!r}; `fader check --update` makes them from at least"
             f" {LEAST_SEEDS} seeds"
         )
-    for record in records:
-        _check_source(record, rows)
-    measured = _measured(records, run)
-    seeds = {record["seed"] for record in records}
+    measured = _measured(records)
+    for key in measured.keys() & rows.keys():
+        if rows[key].source == "paper":
+            _check_paper(records, key)
+    seeds = set(records.config.seeds)
     whole = {key: fmean(by.values()) for key, by in measured.items() if by.keys() == seeds}
     keys = dict.fromkeys([*measured, *rows])
     return [Cell(key, rows.get(key), whole.get(key)) for key in keys]
 
 
-def _ran(records: Iterable[Record]) -> list[Record]:
-    """Records with numbers: an optional masker whose weights are missing has none."""
-    return [record for record in records if record.get("status") != "missing"]
-
-
-def _check_source(record: Record, rows: Mapping[Key, Expected]) -> None:
-    place = (record["dataset"], record["category"], record["method"])
-    sources = {rows[*place, metric].source for metric in METRICS if (*place, metric) in rows}
-    data = record["data"]
-    if "paper" in sources and (data["synthetic"] or data["paper_dataset"] != record["dataset"]):
+def _check_paper(records: Records, key: Key) -> None:
+    """The paper's numbers are compared on its data, with its maskers."""
+    dataset, category, name, _ = key
+    settings = records.config.masks.maskers.get(Method.parse(name).masker or "")
+    public = records.config.public_set(dataset)
+    wrong = None
+    if public != dataset:
+        wrong = f"the data set is {public or 'no public set'}"
+    elif settings and labels.stands_in(settings):
+        wrong = f"the masker is {labels.maskers(records.config)[Method.parse(name).system]}"
+    elif settings and labels.paper_masker(settings) != Method.parse(name).system:
+        wrong = f"the masker is the paper's {labels.paper_masker(settings)}"
+    if wrong:
         raise FaderError(
-            f"{'/'.join(place)}: {EXPECTED} gives the paper's AUROC, but the data set is"
-            f" {'synthetic' if data['synthetic'] else 'not that public set'} (paper_dataset:"
-            f" {data['paper_dataset']}); give the run another name"
+            f"{dataset}/{category}/{name}: {EXPECTED} gives the paper's AUROC, but {wrong}; give"
+            " the run another name"
         )
 
 
-def _measured(records: Iterable[Record], run: str) -> dict[Key, dict[int, float]]:
-    """Cell → seed → AUROC, in the records' order."""
-    found: dict[Key, dict[int, float]] = {}
-    for record in records:
-        place, seed = (record["dataset"], record["category"], record["method"]), record["seed"]
-        name = f"{'/'.join(place)}/seed{seed}"
-        if record["run"] != run:
-            raise FaderError(f"{name}: of run {record['run']!r}, expected run {run!r}")
-        for metric in METRICS:
-            value = record["metrics"].get(metric)
-            if not isinstance(value, int | float) or not math.isfinite(value):
-                raise FaderError(f"{name}: {metric} is {value!r}; run the evaluation again")
-            if seed in found.setdefault((*place, metric), {}):
-                raise FaderError(f"{name}: given twice; pass every record once")
-            found[*place, metric][seed] = value
-    return found
+def _measured(records: Records) -> dict[Key, dict[int, float]]:
+    """Cell → seed → AUROC, in table order; without methods that did not run."""
+    aurocs = {}
+    for place, category in records.config.categories.items():
+        for method in records.methods:
+            for metric in AUROCS:
+                values = records.values(place, method, metric)
+                if values:
+                    key = (category.dataset, category.category, str(method), metric)
+                    aurocs[key] = values
+    return aurocs
 
 
 def passed(cells: Iterable[Cell]) -> bool:
@@ -270,14 +279,16 @@ def render(cells: Sequence[Cell], colour: bool) -> str:
     return f"{text}\n\n{counts}"
 
 
-def update(records: Iterable[Record], path: Path, run: str) -> list[Expected]:
-    """Replace this run's rows of the file by what its records measured; returns the new rows.
+def update(records: Records, path: Path) -> list[Expected]:
+    """Replace this run's rows of the file by what its records measured; returns the new rows. Rows
+    of other runs stay as they are.
 
-    Rows of other runs stay as they are. Raises FaderError for fewer than three seeds, for a cell
-    that lacks a seed, where the run's rows are the paper's, and for damaged records or file.
+    Raises
+    ------
+    FaderError : fewer than three seeds; a cell that lacks a seed; the run's rows are the paper's;
+        a damaged file.
     """
-    records = _ran(records)
-    seeds = sorted({record["seed"] for record in records})
+    run, seeds = records.config.run, sorted(records.config.seeds)
     if len(seeds) < LEAST_SEEDS:
         raise FaderError(
             f"run {run!r} has {len(seeds)} seed{'' if len(seeds) == 1 else 's'}; a tolerance needs"
@@ -289,7 +300,7 @@ def update(records: Iterable[Record], path: Path, run: str) -> list[Expected]:
             f"{path}: the rows of run {run!r} are the paper's and are not measured over; give the"
             " run another name"
         )
-    measured = _measured(records, run)
+    measured = _measured(records)
     for key, by in measured.items():
         if sorted(by) != seeds:
             raise FaderError(
@@ -318,8 +329,10 @@ def update(records: Iterable[Record], path: Path, run: str) -> list[Expected]:
 
 def _sort(key: Key) -> tuple[str, str]:
     """Cells whose spreads are alike (see the top of this module), as a name and the metric."""
-    stage, masker, *variant = key[2].split("-", 2)
-    return "saliency" if stage == "mask" else "variant" if variant else masker, key[3]
+    method = Method.parse(key[2])
+    if method.stage == "mask":
+        return "saliency", key[3]
+    return "variant" if method.variant else method.system, key[3]
 
 
 def tolerance(sigma: float, seeds: int) -> float:

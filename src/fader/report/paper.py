@@ -120,14 +120,3 @@ def paper_values(table: int, reference: Path) -> dict[Key, float]:
             )
         values[key] = item.corrected
     return values
-
-
-def paper_value(
-    table: int, category: str, system: str, metric: str, reference: Path
-) -> float | None:
-    """AUROC in [0, 1] that the paper gives for one cell (corrected), None where it gives none.
-
-    ``category`` in the data set's spelling (``metal_nut``, ``chewinggum``), or ``average``. Raises
-    FaderError as above.
-    """
-    return paper_values(table, reference).get((category, system, metric))

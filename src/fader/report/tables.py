@@ -1,23 +1,27 @@
-"""The layouts of the paper's tables and of those beside them.
+"""The layouts of the paper's tables and of those beside them: a function each, in ``LAYOUTS``.
 
-Each function declares one table for the maskers and variants of a run; ``report.table.build`` fills
-it. Methods are named as in the metrics records: ``ear-<masker>``, ``fader-<masker>``,
-``mask-<masker>``, and ``fader-<masker>-<variant>`` or ``control-<masker>-<variant>``.
+To add a table, write a function of the records here, put it in ``LAYOUTS``, and name it in
+``Config.tables``.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 
 import pandas as pd
 
-from fader.report.table import MASKER_LABEL, Column, Group, Layout, Pair, Record
+from fader.config import Config
+from fader.pipeline.methods import Method, Stage, of_variant
+from fader.report import labels
+from fader.report.layout import Column, Group, Layout
+from fader.report.records import Records
+from fader.report.warn import sentences
 
-STAND_IN = {"dinov2": "dino"}  # masker → the masker of the paper that it is compared with
 _ABLATIONS = {
     "vit": "FADeR: ViT, soft, nearest",
     "hard": "FADeR: MLP, hard, nearest",
     "bilinear": "FADeR: MLP, soft, bilinear",
 }
+_PAPER_ABLATIONS = {"vit": "fader-vitpredictor", "hard": "fader-hard", "bilinear": "fader-bilinear"}
 _CONTROLS = {
     "nomask": "no mask",
     "shuffled": "M_S shuffled",
@@ -26,7 +30,7 @@ _CONTROLS = {
     "quantile": "M_S by quantiles",
     "twopass": "Φ reads Î",
 }
-_NOTES = {
+_NOTES = {  # by kind of masker
     "aminet": "AMI-Net's saliency, its own anomaly map, masks the image for EAR's U-Net, as for the"
     " other maskers. The paper's column, FADeR_AMI-Net, may instead attach FADeR to AMI-Net's own"
     " inpainting network.",
@@ -39,57 +43,78 @@ _ORACLE = (
 )
 
 
-def table1(masker: str, control: str | None = None) -> Layout:
-    """Image AUROC of EAR, FADeR and the control, per category and on average.
-
-    control : method of the control arm (the decoder fine-tuned without the mask), e.g.
-    ``control-dinov2-nomask``, or None.
-    """
-    columns = [
-        Column("ear", f"ear-{masker}", "image_auroc", "ear"),
-        Column("fader", f"fader-{masker}", "image_auroc", "fader"),
-    ]
-    groups = [Group("EAR", ("ear",)), Group("FADeR", ("fader",))]
-    if control is not None:
-        columns.append(Column("control", control, "image_auroc"))
+def table1(records: Records) -> Layout:
+    """Image AUROC of the baselines, EAR, FADeR and the control, per category and on average."""
+    config = records.config
+    names, base = labels.detectors(config), config.masks.base
+    of_paper = [name for name, each in config.detectors.items() if each.paper]
+    others = [name for name in config.detectors if name not in of_paper]
+    columns = [_detector(config, name) for name in of_paper]
+    groups = [Group(names[name], (name,)) for name in of_paper]
+    stage: Stage
+    for stage in ("ear", "fader"):
+        columns.append(Column(stage, Method(stage, base), "image_auroc", stage))
+        groups.append(Group(labels.STAGES[stage], (stage,)))
+    if "nomask" in config.variants:
+        columns.append(Column("control", of_variant(config, "nomask"), "image_auroc"))
         groups.append(Group("Control (decoder fine-tuned, no mask)", ("control",)))
-    for stage, name in (("ear", "EAR"), ("fader", "FADeR")):
-        columns.append(Column(f"{stage}_oracle", f"{stage}-{masker}", "oracle_gain"))
-        groups.append(Group(f"{name}, oracle − label-free", (f"{stage}_oracle",)))
+    columns += [_detector(config, name) for name in others]
+    groups += [Group(names[name], (name,)) for name in others]
+    for stage in ("ear", "fader"):
+        columns.append(Column(f"{stage}_oracle", Method(stage, base), "oracle_gain"))
+        groups.append(Group(f"{labels.STAGES[stage]}, oracle − label-free", (f"{stage}_oracle",)))
     return Layout(
         name="table1",
         title="Image AUROC per category, in the form of the paper's Table 1",
         number=1,
         blocks={"": tuple(columns)},
         groups=tuple(groups),
-        notes=(*_other_attention(masker), _ORACLE),
+        notes=(
+            *labels.stand_in_notes(config, [base]),
+            *_baseline_notes(names, of_paper, others),
+            _ORACLE,
+        ),
     )
 
 
-def table2(maskers: Sequence[str], base: str, tuning: str) -> Layout:
-    """Image and pixel AUROC before (EAR) and after FADeR, per zero-shot masker and category.
-
-    maskers : the blocks, in order; the paper has dino, vit and winclip, and ``STAND_IN`` says what
-    others are compared with. base : the masker under which EAR is trained and m* chosen. tuning :
-    FADeR's grid is searched for ``each`` masker, or under the ``base`` alone.
-    """
-    return _before_after(2, maskers, base, tuning)
+def _detector(config: Config, name: str) -> Column:
+    paper = config.detectors[name].paper
+    return Column(name, Method("detector", name), "image_auroc", paper)
 
 
-def table3(masker: str, variants: Mapping[str, str]) -> Layout:
-    """Image AUROC of EAR, of FADeR's ablations and of FADeR as proposed.
+def _baseline_notes(
+    names: Mapping[str, str], of_paper: Sequence[str], others: Sequence[str]
+) -> Iterator[str]:
+    if others:
+        listed = ", ".join(names[name] for name in others)
+        yield f"Supplement, not in the paper's Table 1: {listed}."
+    if [*of_paper, *others]:
+        listed = ", ".join(names[name] for name in [*of_paper, *others])
+        yield (
+            f"Trained with the configuration's settings, on the same fitted normals as EAR, to the"
+            f" last epoch; nothing is chosen on test images: {listed}."
+        )
 
-    variants : ablations of the run, in order → their grid, ``own`` or ``inherit``; the paper has
-    ``vit``, ``hard`` and ``bilinear``.
-    """
-    paper = {"vit": "fader-vitpredictor", "hard": "fader-hard", "bilinear": "fader-bilinear"}
+
+def table2(records: Records) -> Layout:
+    """Image and pixel AUROC before (EAR) and after FADeR, per zero-shot masker and category."""
+    config = records.config
+    return _before_after(
+        config, 2, [m for m in config.masks.maskers if not config.masks.trained(m)]
+    )
+
+
+def table3(records: Records) -> Layout:
+    """Image AUROC of EAR, of FADeR's ablations and of FADeR as proposed."""
+    config, base = records.config, records.config.masks.base
+    variants = _variants(config, "ablation")
     columns = [
-        Column("ear", f"ear-{masker}", "image_auroc", "ear"),
+        Column("ear", Method("ear", base), "image_auroc", "ear"),
         *(
-            Column(name, f"fader-{masker}-{name}", "image_auroc", paper.get(name))
+            Column(name, of_variant(config, name), "image_auroc", _PAPER_ABLATIONS.get(name))
             for name in variants
         ),
-        Column("fader", f"fader-{masker}", "image_auroc", "fader"),
+        Column("fader", Method("fader", base), "image_auroc", "fader"),
     ]
     headers = {"ear": "EAR", "fader": "FADeR: MLP, soft, nearest"} | _ABLATIONS
     return Layout(
@@ -98,32 +123,34 @@ def table3(masker: str, variants: Mapping[str, str]) -> Layout:
         number=3,
         blocks={"": tuple(columns)},
         groups=tuple(Group(headers.get(c.key, c.key), (c.key,)) for c in columns),
-        notes=(*_other_attention(masker), *_trained_alike(headers, variants)),
+        notes=(*labels.stand_in_notes(config, [base]), *_trained_alike(_ABLATIONS, variants)),
     )
 
 
-def table4(maskers: Sequence[str], base: str, tuning: str) -> Layout:
-    """As ``table2``, for the maskers that learn: the paper has dsr, msflow and aminet."""
-    return _before_after(4, maskers, base, tuning)
+def table4(records: Records) -> Layout:
+    """As ``table2``, for the maskers that learn."""
+    return _before_after(records.config, 4, records.config.trained_maskers())
 
 
-def _before_after(number: int, maskers: Sequence[str], base: str, tuning: str) -> Layout:
-    notes = [note for masker in maskers if masker in STAND_IN for note in _other_attention(masker)]
-    notes += [_NOTES[masker] for masker in maskers if masker in _NOTES]
+def _before_after(config: Config, number: int, maskers: Sequence[str]) -> Layout:
+    base, kinds = config.masks.base, [config.masks.maskers[name].kind for name in maskers]
+    notes = [*labels.stand_in_notes(config, maskers)]
+    notes += [_NOTES[kind] for kind in dict.fromkeys(kinds) if kind in _NOTES]
     if set(maskers) - {base}:
         tuned = {
             "each": "FADeR's learning rate and schedule are picked for each masker.",
             "base": f"FADeR's learning rate and schedule, picked under {base}, serve all maskers.",
         }
         shared = f"EAR is trained, and m* chosen, under the masks of {base}, once for all maskers."
-        notes.append(f"{shared} {tuned[tuning]}")
+        notes.append(f"{shared} {tuned[config.fader.tuning]}")
     return Layout(
         name=f"table{number}",
         title="Image and pixel AUROC, EAR → FADeR, per masker, in the form of the paper's Table"
         f" {number}",
         number=number,
-        blocks={masker: _before_and_after(masker) for masker in maskers},
+        blocks={masker: _before_and_after(config, masker) for masker in maskers},
         block_name="masker",
+        block_labels=labels.maskers(config),
         groups=(
             Group("Image AUROC", ("ear_image", "fader_image")),
             Group("Pixel AUROC", ("ear_pixel", "fader_pixel")),
@@ -132,26 +159,41 @@ def _before_after(number: int, maskers: Sequence[str], base: str, tuning: str) -
     )
 
 
-def _before_and_after(masker: str) -> tuple[Column, ...]:
-    other = STAND_IN.get(masker, masker)
+def _before_and_after(config: Config, masker: str) -> tuple[Column, ...]:
+    other = labels.paper_masker(config.masks.maskers[masker])
     return tuple(
-        Column(f"{stage}_{level}", f"{stage}-{masker}", f"{level}_auroc", f"{stage}-{other}")
+        Column(
+            f"{stage}_{level}", Method(stage, masker), f"{level}_auroc", str(Method(stage, other))
+        )
         for level in ("image", "pixel")
         for stage in ("ear", "fader")
     )
 
 
-def _other_attention(masker: str) -> tuple[str, ...]:
-    """What to know where the paper's numbers stand beside another backbone than its own."""
-    if masker == "dino":
-        return ()
-    return (
-        f"The masks of {masker} come from {MASKER_LABEL.get(masker, masker)}; the paper's come from"
-        " DINO-ViT (read here as ViT-S/8).",
+def table5(records: Records) -> Layout:
+    """Image AUROC of EAR and FADeR on the categories of VisA."""
+    config, base = records.config, records.config.masks.base
+    return Layout(
+        name="table5",
+        title="Image AUROC on VisA, in the form of the paper's Table 5",
+        number=5,
+        blocks={
+            "": (
+                Column("ear", Method("ear", base), "image_auroc"),
+                Column("fader", Method("fader", base), "image_auroc", "fader"),
+            )
+        },
+        groups=(Group("EAR", ("ear",)), Group("FADeR", ("fader",))),
+        places=tuple(
+            place
+            for place, each in config.categories.items()
+            if config.public_set(each.dataset) == "visa"
+        ),
+        notes=labels.stand_in_notes(config, [base]),
     )
 
 
-def masks(maskers: Sequence[str]) -> Layout:
+def masks(records: Records) -> Layout:
     """What each masker's masks cover: the incomplete mask in numbers. The paper prints nothing of
     the kind."""
     columns = {
@@ -160,15 +202,26 @@ def masks(maskers: Sequence[str]) -> Layout:
         "complete": "mask_complete",
         "saliency": "pixel_auroc",
     }
+    names = labels.maskers(records.config)
+    loaded = {
+        masker: dict.fromkeys(
+            record.weights
+            for record in records
+            if record.method == Method("mask", masker) and record.weights
+        )
+        for masker in names
+    }
     return Layout(
         name="masks",
         title="What the binary masks of each masker cover",
-        number=None,
         blocks={
-            masker: tuple(Column(key, f"mask-{masker}", metric) for key, metric in columns.items())
-            for masker in maskers
+            masker: tuple(
+                Column(key, Method("mask", masker), metric) for key, metric in columns.items()
+            )
+            for masker in names
         },
         block_name="masker",
+        block_labels=names,
         groups=(
             Group("Masked area", ("area",)),
             Group("Defective pixels masked (recall)", ("recall",)),
@@ -178,22 +231,21 @@ def masks(maskers: Sequence[str]) -> Layout:
         notes=(
             "Masked area: share of all pixels of the test images. Recall: share of the defective"
             " pixels. To the last pixel: share of the defective images.",
+            *(f"Loaded for {m}: {'; '.join(each)}." for m, each in loaded.items() if each),
         ),
     )
 
 
-def controls(masker: str, variants: Mapping[str, str]) -> Layout:
-    """Image and pixel AUROC of EAR, FADeR and its controls: what is due to the mask.
-
-    The paper has none. variants : controls of the run, in order → their grid, ``own`` or
-    ``inherit``.
-    """
-    methods = {"EAR": f"ear-{masker}", "FADeR": f"fader-{masker}"}
-    methods |= {_CONTROLS.get(name, name): f"control-{masker}-{name}" for name in variants}
+def controls(records: Records) -> Layout:
+    """Image and pixel AUROC of EAR, FADeR and its controls: what is due to the mask. The paper has
+    none."""
+    config, base = records.config, records.config.masks.base
+    variants = _variants(config, "control")
+    methods = {"EAR": Method("ear", base), "FADeR": Method("fader", base)}
+    methods |= {_CONTROLS.get(name, name): of_variant(config, name) for name in variants}
     return Layout(
         name="controls",
         title="EAR, FADeR and its controls, a supplement to Table 3",
-        number=None,
         blocks={
             label: (
                 Column("image", method, "image_auroc"),
@@ -207,95 +259,99 @@ def controls(masker: str, variants: Mapping[str, str]) -> Layout:
     )
 
 
-def _trained_alike(labels: Mapping[str, str], variants: Mapping[str, str]) -> tuple[str, ...]:
+def _variants(config: Config, role: str) -> dict[str, str]:
+    """Variants of a role → their grid."""
+    return {name: v.grid for name, v in config.variants.items() if v.role == role}
+
+
+def _trained_alike(names: Mapping[str, str], variants: Mapping[str, str]) -> tuple[str, ...]:
     """What variants share with FADeR, and which of them share its point of the grid too."""
-    named = {grid: [] for grid in ("inherit", "own")}
+    named: dict[str, list[str]] = {grid: [] for grid in ("inherit", "own")}
     for name, grid in variants.items():
-        named[grid].append(labels.get(name, name))
+        named[grid].append(names.get(name, name))
     texts = {
         "inherit": "at the learning rate and schedule that FADeR picked",
         "own": "with a label-free pick of learning rate and schedule of their own",
     }
     return tuple(
         f"Trained for FADeR's epochs, on the same images in the same order, {texts[grid]}:"
-        f" {'; '.join(found)}."
-        for grid, found in named.items()
-        if found
+        f" {'; '.join(members)}."
+        for grid, members in named.items()
+        if members
     )
 
 
-def validation(
-    masker: str, records: Sequence[Record], categories: Sequence[Pair], level: float
-) -> Layout:
-    """Does the label-free criterion know? Validation AUROC beside test AUROC, EAR and FADeR.
-
-    records : of the run, for the rank correlation and the warnings. level : validation AUROC (mean
-    of image and pixel) under which a category gets a warning.
-    """
-    names = {"ear": "EAR", "fader": "FADeR"}
-    cells = [(stage, kind) for stage in names for kind in ("image", "pixel")]
-    columns = [
-        Column(f"{stage}_{of}_{kind}", f"{stage}-{masker}", metric)
-        for stage, kind in cells
-        for of, metric in (
-            ("validation", f"validation_{kind}_auroc"),
-            ("test", f"{kind}_auroc"),
-        )
-    ]
-    groups = [
-        Group(f"{names[stage]}, {kind}", (f"{stage}_validation_{kind}", f"{stage}_test_{kind}"))
-        for stage, kind in cells
-    ]
+def validation(records: Records) -> Layout:
+    """Does the label-free criterion know? Validation AUROC beside test AUROC, of EAR, FADeR and
+    every baseline."""
+    config, base = records.config, records.config.masks.base
+    systems = [Method("ear", base), Method("fader", base)]
+    systems += [Method("detector", name) for name in config.detectors]
     return Layout(
         name="validation",
         title="AUROC on the validation split (held-out normals against synthetic defects on them) →"
         " on the test images",
-        number=None,
-        blocks={"": tuple(columns)},
-        groups=tuple(groups),
-        notes=(*_correlation(records), *warnings(records, categories, masker, level)),
+        blocks={
+            str(system): tuple(
+                Column(f"{of}_{level}", system, metric)
+                for level in ("image", "pixel")
+                for of, metric in (
+                    ("validation", f"validation_{level}_auroc"),
+                    ("test", f"{level}_auroc"),
+                )
+            )
+            for system in systems
+        },
+        block_name="system",
+        block_labels={str(system): labels.method(config, system) for system in systems},
+        groups=(
+            Group("Image AUROC", ("validation_image", "test_image")),
+            Group("Pixel AUROC", ("validation_pixel", "test_pixel")),
+        ),
+        notes=(*_correlation(records), *_warnings(records)),
     )
 
 
-def _correlation(records: Sequence[Record]) -> list[str]:
+def _warnings(records: Records) -> list[str]:
+    """Where FADeR's validation AUROC, the mean of image and pixel over seeds, is low."""
+    config, method = records.config, Method("fader", records.config.masks.base)
+    values = {}
+    for place, category in config.categories.items():
+        levels = [
+            records.values(place, method, f"validation_{level}_auroc").values()
+            for level in ("image", "pixel")
+        ]
+        if all(levels):
+            values[f"{category.dataset}/{category.category}"] = fmean(map(fmean, levels))
+    return sentences(values, config.report.warn_below)
+
+
+def _correlation(records: Records) -> Iterable[str]:
     """Spearman's rank correlation of validation and test AUROC over categories and methods."""
-    notes = []
     for level in ("image", "pixel"):
-        known = f"validation_{level}_auroc"
-        cells: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-        for record in records:
-            if record["status"] == "ok" and known in record["metrics"]:
-                key = (record["dataset"], record["category"], record["method"])
-                found = (record["metrics"][known], record["metrics"][f"{level}_auroc"])
-                cells.setdefault(key, []).append(found)
-        means = pd.DataFrame(
-            [tuple(fmean(of) for of in zip(*pairs, strict=True)) for pairs in cells.values()],
-            columns=["validation", "test"],
-        )
+        cells = []
+        for place in records.places:
+            for method in records.methods:
+                known = records.values(place, method, f"validation_{level}_auroc")
+                test = records.values(place, method, f"{level}_auroc")
+                if known and test:
+                    cells.append((fmean(known.values()), fmean(test.values())))
+        means = pd.DataFrame(cells, columns=["validation", "test"])
         if len(means) > 2:
             rho = means["validation"].rank().corr(means["test"].rank())
-            notes.append(
+            yield (
                 f"Rank correlation (Spearman) of validation and test {level} AUROC over the"
                 f" {len(means)} cells (category and method) of the run: {rho:.2f}."
             )
-    return notes
 
 
-def warnings(
-    records: Iterable[Record], categories: Sequence[Pair], masker: str, level: float
-) -> list[str]:
-    """A sentence for every category where FADeR's validation AUROC, the mean of image and pixel
-    over seeds, is under ``level``."""
-    found: dict[Pair, list[float]] = {}
-    for record in records:
-        if record["method"] == f"fader-{masker}" and record["status"] == "ok":
-            measured = record["metrics"]
-            values = [measured[f"validation_{of}_auroc"] for of in ("image", "pixel")]
-            found.setdefault((record["dataset"], record["category"]), []).append(fmean(values))
-    return [
-        f"Warning: {'/'.join(pair)}: the validation AUROC is {fmean(found[pair]):.3f}, under"
-        f" {level:g}: reconstruction by inpainting may not work on these images; do not rely on the"
-        " model before it has been tried on real defects."
-        for pair in categories
-        if pair in found and fmean(found[pair]) < level
-    ]
+LAYOUTS: dict[str, Callable[[Records], Layout]] = {
+    "table1": table1,
+    "table2": table2,
+    "table3": table3,
+    "table4": table4,
+    "table5": table5,
+    "masks": masks,
+    "controls": controls,
+    "validation": validation,
+}

@@ -1,7 +1,16 @@
-"""What every rule does, one module a phase of ``config.PHASES``.
+"""What the jobs do, one short module a phase: read, call the library, write.
 
-A phase reads artefacts (each checked against the current configuration), calls the library, and
-writes one artefact whose header says what it was made from. Nothing here knows Snakemake or DVC.
-A phase imports only what it runs: both engines remake its artefacts when a module among its imports
-changes (``fader.pipeline.code``), so that a change of FADeR's code never trains EAR again.
+A step takes a ``Context`` (``fader.pipeline.context``), which reads and verifies its inputs, and
+writes the files that the table of phases names. Nothing here knows Snakemake or DVC.
 """
+
+import importlib
+
+from fader.pipeline import phases
+from fader.pipeline.context import Context
+
+
+def run(context: Context) -> None:
+    """Do what the job's row in the table of phases says."""
+    module, _, function = phases.entry(context.job.phase).step.partition(":")
+    getattr(importlib.import_module(module), function)(context)

@@ -1,18 +1,15 @@
 """What inference costs on this machine: one fact file a run."""
 
 from fader import runtime
-from fader.config import Config
-from fader.evaluation import cost as efficiency
+from fader.evaluation import cost
 from fader.pipeline import artifacts
-from fader.pipeline.artifacts import Header
-from fader.pipeline.paths import cost_path
-from fader.pipeline.phases import settings
+from fader.pipeline.context import Context
 
 
-def measure_cost(config: Config) -> None:
+def measure_cost(context: Context) -> None:
     """Count parameters and multiply–accumulates, and time every component and system of the run."""
-    machine = runtime.start(config.runtime)
-    rows = efficiency.components(config, machine)
+    machine = runtime.start(context.config.runtime)
+    rows = cost.components(context.config, machine)
     timings = {row["name"]: row.pop("timings") for row in rows}
-    header = Header("cost", settings(config, "cost"), {}, {"rows": rows})
-    artifacts.write_json(cost_path(config.run), header, {"timings": timings})
+    header = context.header({"rows": rows})
+    artifacts.write_json(context.output("cost"), header, {"timings": timings})

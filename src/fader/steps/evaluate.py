@@ -1,8 +1,8 @@
-"""Metrics and pictures of one method, or of a masker alone, on the test images of a category."""
+"""Metrics and pictures of every method of a category and seed on its test images."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,245 +11,218 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fader import runtime
-from fader.config import Variant
-from fader.detectors import ear, fader
-from fader.errors import FaderError
-from fader.evaluation import metrics, scoring
+from fader.detectors import Detector, Scores
+from fader.evaluation import metrics
 from fader.pipeline import artifacts
-from fader.pipeline.artifacts import Header
-from fader.steps import examples
-from fader.steps.category import Category
-from fader.steps.ear import network
-from fader.steps.fader import TEST_SCORES
-from fader.vision.mosaic import obfuscate
+from fader.pipeline.context import Context
+from fader.pipeline.jobs import mask_job, trained_job
+from fader.pipeline.methods import Method, methods
+from fader.runtime import Machine
+from fader.steps import inputs, models
 
-
-@dataclass(frozen=True)
-class Model:
-    """A method ready to reconstruct: EAR with its m*, or FADeR on top of it."""
-
-    network: torch.nn.Module
-    phi: torch.nn.Module | None
-    patch: int
-    variant: Variant
-    machine: runtime.Machine
-
-    def reconstruct(self, images: Tensor, masks: Tensor) -> Tensor:
-        if self.phi is None:
-            return ear.reconstruct(self.network, self.patch, self.machine)(images, masks)
-        return fader.reconstruct(self.network, self.phi, self.patch, self.variant, self.machine)(
-            images, masks
-        )
-
-    def soft_mask(self, images: Tensor, masks: Tensor) -> Tensor:
-        """M_S (N, g, g) of images (N, 3, H, W) in [0, 1]; ones where the method has none."""
-        grid = images.shape[-1] // self.patch
-        mask = None
-        if self.phi is not None:
-            obfuscated = obfuscate(images, masks, self.patch)
-            mask = fader.feature_mask(
-                self.network, self.phi, obfuscated, self.variant, self.machine
-            )
-        return torch.ones(len(images), grid, grid) if mask is None else mask.cpu()
-
-    def parameters(self) -> int:
-        modules = [self.network] if self.phi is None else [self.network, self.phi]
-        return sum(p.numel() for module in modules for p in module.parameters())
-
-
-def load_model(
-    category: Category, seed: int, method: str
-) -> tuple[Model, str, dict[str, Any], list[str]]:
-    """(model, masker, what was selected for it, artefacts read) of a method such as
-    ``fader-dinov2``."""
-    config, files = category.config, category.files
-    machine = runtime.start(config.runtime)
-    stage, _, system = method.partition("-")
-    masker = system.partition("-")[0]
-    trained = network(category, seed, machine)
-    patch = category.mosaic(seed)
-    selected: dict[str, Any] = {"mosaic": patch}
-    used = [files.validation(), files.ear(seed), files.mosaic(seed)]
-    used.append(category.mask_path(masker, seed))
-    phi, variant = None, config.variant(system)
-    if stage != "ear":
-        path = files.fader(seed, system)
-        header = artifacts.check(path, "fader", category.system_settings("fader", system))
-        phi = fader.load(trained, artifacts.read_tensors(path), patch, variant, config, machine)
-        selected |= header.facts["picked"]
-        used.append(path)
-    return Model(trained, phi, patch, variant, machine), masker, selected, used
-
-
-def evaluate(category: Category, seed: int, method: str) -> None:
-    """Metrics of one method on the test images, and pictures of some for the figures.
-
-    A method without masks, because its optional masker's weights are missing, gets a record that
-    says so.
-    """
-    config, files = category.config, category.files
-    if method not in config.methods():
-        raise FaderError(
-            f"method {method!r} is not one of this run's ({', '.join(config.methods())})"
-        )
-    stage, _, system = method.partition("-")
-    masker = system.partition("-")[0]
-    reason = category.missing(masker, seed)
-    if reason is not None:
-        found = Result({"status": "missing", "reason": reason}, [category.mask_path(masker, seed)])
-    elif stage == "mask":
-        found = _of_saliency(category, seed, masker)
-    else:
-        found = _of_reconstruction(category, seed, method)
-    packed, about = category.packed()
-    labels = packed["label"]
-    facts = {
-        "run": config.run,
-        "dataset": category.dataset,
-        "category": category.name,
-        "seed": seed,
-        "method": method,
-        "data": {
-            "synthetic": about.facts["synthetic"],
-            "paper_dataset": about.facts["paper_dataset"],
-            "train": len(packed["train"]),
-            "test_good": int((labels == 0).sum()),
-            "test_defective": int((labels == 1).sum()),
-            "size": config.image.size,
-        },
-        "labels": labels.tolist(),
-        "defects": about.facts["defects"],
-    } | found.facts
-    used = artifacts.inputs(files.packed(), *found.used)
-    header = Header("evaluate", category.system_settings("evaluate", system), used, facts)
-    artifacts.write_tensors(files.maps(seed, method), found.pictures, header)
-    artifacts.write_json(files.metrics(seed, method), header, found.volatile)
+MISSING = "missing"  # the fact of a method without masks: why
 
 
 @dataclass(frozen=True)
 class Result:
-    """What is particular to a method: facts, artefacts read, pictures, and what may differ between
-    equal runs."""
+    """What is particular to a method: facts, pictures, and what may differ between equal runs."""
 
     facts: dict[str, Any]
-    used: list[str]
     pictures: dict[str, Tensor] = field(default_factory=dict)
     volatile: dict[str, Any] = field(default_factory=dict)
 
 
-def _of_reconstruction(category: Category, seed: int, method: str) -> Result:
-    """EAR, FADeR or a variant: anomaly maps of the reconstruction."""
-    config = category.config
-    model, masker, selected, used = load_model(category, seed, method)
-    machine = model.machine
-    packed, about = category.packed()
-    masks = category.masks(masker, seed, config.image.size)["test"]
-    judged = examples.label_free(category, masker, seed)
-    began = time.perf_counter()
-    maps = scoring.maps_of(model.reconstruct, packed["test"], masks, config.score, machine)
-    seconds = time.perf_counter() - began
-    facts = _measured(maps, packed) | {
-        "oracle": _oracle(category, seed, method, packed["label"].numpy()),
-        "validation": judged.judge(model.reconstruct, config.score, machine),
-        "selected": selected,
-        "parameters": model.parameters(),
-        "machine": machine.facts(),
+def evaluate(context: Context) -> None:
+    """Measure every method on the test images, and keep pictures of some for the figures.
+
+    A method without masks, because its optional masker's weights are missing, gets a record that
+    says so.
+    """
+    machine = runtime.start(context.config.runtime)
+    header = context.header(_about(context))
+    for method in methods(context.config):
+        result = _measure(context, method, machine)
+        facts = {**header.facts, "method": str(method), **result.facts}
+        of_method = replace(header, facts=facts)
+        artifacts.write_tensors(context.output(f"maps {method}"), result.pictures, of_method)
+        artifacts.write_json(context.output(f"metrics {method}"), of_method, result.volatile)
+
+
+def _about(context: Context) -> dict[str, Any]:
+    """What holds for every method of the category and seed."""
+    tensors, packed = inputs.packed(context)
+    labels = tensors["label"]
+    return {
+        "run": context.config.run,
+        "place": context.job.place,
+        "dataset": context.dataset,
+        "category": context.category,
+        "seed": context.job.seed,
+        "data": {
+            "synthetic": packed.facts["synthetic"],
+            "paper_dataset": packed.facts["paper_dataset"],
+            "train": len(tensors["train"]),
+            "test_good": int((labels == 0).sum()),
+            "test_defective": int((labels == 1).sum()),
+            "size": context.config.image.size,
+        },
+        "labels": labels.tolist(),
+        "defects": packed.facts["defects"],
     }
-    if facts["oracle"]:
-        gain = facts["oracle"]["image_auroc"] - facts["metrics"]["image_auroc"]
-        facts["metrics"] |= _rounded({"oracle_gain": gain})
-    facts["metrics"] |= _rounded(
-        {
-            "validation_image_auroc": facts["validation"]["image_auroc"],
-            "validation_pixel_auroc": facts["validation"]["pixel_auroc"],
-        }
-    )
-    shown = _shown(about.facts["defects"], config.report.images)
-    images = machine.images(packed["test"][shown])
-    suspected = masks[shown].to(machine.device)
-    with torch.inference_mode():
-        reconstruction = model.reconstruct(images, suspected)
-        soft = model.soft_mask(images, suspected)
+
+
+def _measure(context: Context, method: Method, machine: Machine) -> Result:
+    if method.masker in context.config.missing:
+        return Result({MISSING: context.config.missing[method.masker]})
+    if method.stage == "mask":
+        return _of_saliency(context, method.system)
+    return _of_detector(context, method, models.trained(context, method, machine))
+
+
+def _of_detector(context: Context, method: Method, detector: Detector) -> Result:
+    """Anomaly maps of a trained detector."""
+    tested = inputs.tested(context, method.masker)
+    began = time.perf_counter()
+    scores = detector.scores(tested)
+    seconds = time.perf_counter() - began
+    validation = _validation(context, method, detector)
+    measured = _metrics(context, scores) | {
+        "validation_image_auroc": validation["image_auroc"],
+        "validation_pixel_auroc": validation["pixel_auroc"],
+    }
+    oracle = _oracle(context, method)
+    if oracle:
+        measured["oracle_gain"] = oracle["image_auroc"] - measured["image_auroc"]
+    facts = _facts(measured, scores) | {
+        "oracle": oracle,
+        "validation": validation,
+        "selected": _selected(context, method),
+        "parameters": sum(p.numel() for p in detector.parameters()),
+        "machine": detector.machine.facts(),
+    }
+    shown = _shown(context)
+    pictures = _pictures(detector, tested[shown]) | {"map": scores.maps[shown].half()}
+    timing = {"milliseconds_per_image": round(1000 * seconds / len(tested), 3)}
+    return Result(facts, {"index": shown} | pictures, timing)
+
+
+def _validation(context: Context, method: Method, detector: Detector) -> dict[str, float]:
+    """The label-free criterion: that by which a grid point was picked, or measured now."""
+    if not method.trained_on_ear:
+        return inputs.label_free(context, method.masker).judge(detector)
+    job = trained_job(context.config, context.job, method)
+    facts = context.check(job, "weights").facts
+    (picked,) = (p for p in facts["grid"] if facts["picked"].items() <= p.items())
+    return {name: value for name, value in picked.items() if name not in facts["picked"]}
+
+
+@torch.inference_mode()
+def _pictures(detector: Detector, images: inputs.Images) -> dict[str, Tensor]:
+    """What a detector shows of images beside their maps."""
+    pixels = detector.machine.images(images.pixels)
+    masks = None if images.masks is None else images.masks.to(pixels.device)
+    pictures = {name: value.half() for name, value in detector.explain(pixels, masks).items()}
+    reconstruction = detector.reconstruct(pixels, masks)
+    if reconstruction is not None:
+        pictures["reconstruction"] = (reconstruction * 255).round().to(torch.uint8)
+    if images.masks is not None:
+        pictures["mask"] = images.masks.to(torch.uint8)
+    return pictures
+
+
+def _of_saliency(context: Context, masker: str) -> Result:
+    """A masker alone: its saliency as an anomaly map, and how much its binary masks cover."""
+    job = mask_job(context.config, context.job, masker)
+    header = context.check(job, "saliency")
+    coarse = inputs.saliency(context, masker)["test"]
+    size = (context.config.image.size, context.config.image.size)
+    maps = F.interpolate(coarse.unsqueeze(1), size, mode="nearest").squeeze(1)
+    scores = Scores(maps, maps.flatten(1).amax(1))
+    masks = inputs.masks(context, masker)["test"]
+    truth = inputs.packed(context)[0]["mask"]
+    measured = _metrics(context, scores) | metrics.mask_metrics(masks.numpy(), truth.numpy())
+    facts = _facts(measured, scores) | {
+        "weights": header.facts["weights"],
+        "machine": header.facts["machine"],
+    }
+    shown = _shown(context)
     pictures = {
-        "index": torch.tensor(shown),
-        "reconstruction": (reconstruction * 255).round().to(torch.uint8),
-        "soft_mask": soft.half(),
-        "map": maps[shown].half(),
+        "index": shown,
+        "map": coarse[shown].half(),
         "mask": masks[shown].to(torch.uint8),
     }
-    return Result(
-        facts, used, pictures, {"milliseconds_per_image": round(1000 * seconds / len(maps), 3)}
-    )
+    return Result(facts, pictures)
 
 
-def _oracle(category: Category, seed: int, method: str, labels: np.ndarray) -> dict[str, Any]:
+def _metrics(context: Context, scores: Scores) -> dict[str, float]:
+    """Metrics of the test images' scores and maps."""
+    tensors = inputs.packed(context)[0]
+    of_images = metrics.image_metrics(scores.images.numpy(), tensors["label"].numpy())
+    return of_images | metrics.pixel_metrics(scores.maps.numpy(), tensors["mask"].numpy())
+
+
+def _facts(measured: Mapping[str, float], scores: Scores) -> dict[str, Any]:
+    """Metrics and image scores as kept: nine digits tell any two float32 numbers apart."""
+    return {
+        "metrics": {name: round(float(value), 6) for name, value in measured.items()},
+        "scores": [float(f"{score:.9g}") for score in scores.images.tolist()],
+    }
+
+
+def _selected(context: Context, method: Method) -> dict[str, Any]:
+    """What was chosen for a method without labels: m*, η and schedule."""
+    if not method.masker:
+        return {}
+    selected: dict[str, Any] = {"mosaic": models.mosaic(context)}
+    if method.trained:
+        job = trained_job(context.config, context.job, method)
+        selected |= context.check(job, "weights").facts["picked"]
+    return selected
+
+
+def _oracle(context: Context, method: Method) -> dict[str, Any]:
     """The best image AUROC that choosing by test labels would have given, and where: over the
-    candidates of m* for EAR, over the η × schedule grid and the epochs for what is trained on it.
+    candidates of m* for EAR, over the η × schedule grid and the watched epochs for what is trained
+    on it.
 
     From the scores that the very same trainings left behind; where m* was not searched, EAR has no
     other candidate.
     """
-    files, stage, system = category.files, *method.partition("-")[::2]
-    if stage == "ear":
-        facts = category.checked(files.mosaic(seed), "mosaic").facts
-        if system != category.config.masks.base or "test_scores" not in facts:
-            return {}
-        found = {m: metrics.auroc(np.array(s), labels) for m, s in facts["test_scores"].items()}
-        best = max(found, key=lambda m: found[m])
-        return {"image_auroc": round(found[best], 6), "mosaic": int(best)}
-    path = files.fader(seed, system)
-    grid = artifacts.read_header(path).facts["grid"]
-    scores = artifacts.read_tensors(path, lambda name: name == TEST_SCORES)[TEST_SCORES].numpy()
-    found = np.array([[metrics.auroc(epoch, labels) for epoch in point] for point in scores])
-    point, epoch = np.unravel_index(found.argmax(), found.shape)
+    labels = inputs.packed(context)[0]["label"].numpy()
+    if method.trained_on_ear:
+        return _oracle_of_fader(context, method, labels)
+    of_mosaic = context.check(context.job.of("mosaic"), "scale").facts
+    base = method == Method("ear", context.config.masks.base)
+    if not base or models.SCORES not in of_mosaic:
+        return {}
+    candidates = {
+        scale: metrics.auroc(np.array(scores), labels)
+        for scale, scores in of_mosaic[models.SCORES].items()
+    }
+    best = max(candidates, key=lambda scale: candidates[scale])
+    return {"image_auroc": round(candidates[best], 6), "mosaic": int(best)}
+
+
+def _oracle_of_fader(context: Context, method: Method, labels: np.ndarray) -> dict[str, Any]:
+    job = trained_job(context.config, context.job, method)
+    path = context.path(job, "weights")
+    grid = context.check(job, "weights").facts["grid"]
+    scores = artifacts.read_arrays(path, {models.SCORES})[models.SCORES]
+    aurocs = np.array([[metrics.auroc(epoch, labels) for epoch in point] for point in scores])
+    point, epoch = np.unravel_index(aurocs.argmax(), aurocs.shape)
+    epochs = context.config.fader.epochs
     return {
-        "image_auroc": round(float(found[point, epoch]), 6),
+        "image_auroc": round(float(aurocs[point, epoch]), 6),
         "lr": grid[point]["lr"],
         "schedule": grid[point]["schedule"],
-        "epoch": int(epoch) + 1,
+        "epoch": int(epoch) + 1 if aurocs.shape[1] == epochs else epochs,
     }
 
 
-def _of_saliency(category: Category, seed: int, masker: str) -> Result:
-    """A masker alone: its saliency as an anomaly map, and how much its binary masks cover."""
-    config = category.config
-    path = category.mask_path(masker, seed)
-    header = category.checked(path, "mask", masker=masker)
-    coarse = artifacts.read_tensors(path)["saliency/test"].float()
-    size = (config.image.size, config.image.size)
-    maps = F.interpolate(coarse.unsqueeze(1), size, mode="nearest").squeeze(1)
-    masks = category.masks(masker, seed, config.image.size)["test"]
-    packed, about = category.packed()
-    facts = _measured(maps, packed)
-    facts["metrics"] |= _rounded(metrics.mask_metrics(masks.numpy(), packed["mask"].numpy()))
-    facts |= {"weights": header.facts["weights"], "machine": header.facts["machine"]}
-    shown = _shown(about.facts["defects"], config.report.images)
-    pictures = {
-        "index": torch.tensor(shown),
-        "map": coarse[shown].half(),
-        "mask": masks[shown].to(torch.uint8),
-    }
-    return Result(facts, [path], pictures)
-
-
-def _measured(maps: Tensor, packed: dict[str, Tensor]) -> dict[str, Any]:
-    """Metrics of anomaly maps (N, H, W), and the image scores behind them."""
-    scores = scoring.image_scores(maps).numpy()
-    found = metrics.image_metrics(scores, packed["label"].numpy())
-    found |= metrics.pixel_metrics(maps.numpy(), packed["mask"].numpy())
-    return {
-        "status": "ok",
-        "metrics": _rounded(found),
-        "scores": [round(float(score), 6) for score in scores],
-    }
-
-
-def _rounded(values: dict[str, float]) -> dict[str, float]:
-    return {name: round(float(value), 6) for name, value in values.items()}
-
-
-def _shown(defects: Sequence[str], count: int) -> list[int]:
-    """Indices of ``count`` defective images, evenly spaced over the test set's defect types."""
+def _shown(context: Context) -> Tensor:
+    """Indices of the defective images that figures show, evenly spaced over the defect types."""
+    defects: Sequence[str] = inputs.packed(context)[1].facts["defects"]
     defective = [i for i, defect in enumerate(defects) if defect != "good"]
-    positions = np.linspace(0, len(defective) - 1, min(count, len(defective))).round().astype(int)
-    return [defective[p] for p in dict.fromkeys(positions.tolist())]
+    count = min(context.config.report.images, len(defective))
+    positions = np.linspace(0, len(defective) - 1, count).round().astype(int)
+    return torch.tensor([defective[p] for p in dict.fromkeys(positions.tolist())])

@@ -1,116 +1,95 @@
 """FADeR and its variants on top of a trained EAR, over the η × schedule grid."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fader import runtime
 from fader.config import Config
-from fader.detectors import fader
-from fader.evaluation.scoring import image_scores, maps_of
-from fader.files import write_text
-from fader.pipeline import artifacts
-from fader.pipeline.artifacts import Header
-from fader.pipeline.paths import losses_path
-from fader.steps import examples
-from fader.steps.category import MISSING, Category
-from fader.steps.checkpoints import checkpoint, finish
-from fader.steps.ear import network
-from fader.training.loop import Run, history_csv
-
-TEST_SCORES = "test_scores"
+from fader.detectors.base import Images
+from fader.detectors.fader import Fader, Point
+from fader.detectors.fader.search import Outcome, grid, search
+from fader.pipeline.context import Context
+from fader.pipeline.jobs import inherits, method_of
+from fader.runtime import Machine
+from fader.steps import inputs, models, training
 
 
-def train_fader(category: Category, seed: int, system: str) -> None:
-    """Train FADeR or a variant over its η × schedule grid and keep the label-free pick."""
-    config, files = category.config, category.files
-    machine = runtime.start(config.runtime)
-    chosen = category.system_settings("fader", system)
-    variant, masker = config.variant(system), system.partition("-")[0]
-    target = files.fader(seed, system)
-    reason = category.missing(masker, seed)
-    if reason:
-        used = artifacts.inputs(category.mask_path(masker, seed))
-        facts = {"seed": seed, MISSING: reason, "machine": machine.facts()}
-        write_text(losses_path(target), "epoch,lr,loss\n")
-        artifacts.write_tensors(target, {}, Header("fader", chosen, used, facts))
-        return
-    trained = network(category, seed, machine)
-    packed, _ = category.packed()
-    fit = category.validation()["fit"]
-    masks = category.masks(masker, seed, config.image.size)
-    patch = category.mosaic(seed)
-    judged = examples.label_free(category, masker, seed)
-    sources = [
-        files.packed(),
-        files.validation(),
-        category.mask_path(masker, seed),
-        files.ear(seed),
-        files.mosaic(seed),
-    ]
-    points = fader.grid(config.fader)
-    for other in config.inherited(system):
-        proposed = files.fader(seed, other)
-        expected = category.system_settings("fader", other)
-        picked = artifacts.check(proposed, "fader", expected).facts["picked"]
-        points = [fader.Point(picked["lr"], picked["schedule"])]
-        sources.append(proposed)
-    used = artifacts.inputs(*sources)
-    key = [chosen, used, machine.facts()]
-    initial, weights = None, None
-    if variant.predictor == "vit" and config.fader.vit.backbone:
-        initial, weights = _pretrained(config)
-    outcomes = fader.fit(
-        config,
-        machine,
-        trained,
-        packed["train"][fit],
-        masks["train"][fit],
-        patch=patch,
-        variant=variant,
-        points=points,
-        validate=lambda reconstruct: judged.judge(reconstruct, config.score, machine),
-        watch=lambda reconstruct: image_scores(
-            maps_of(reconstruct, packed["test"], masks["test"], config.score, machine)
-        ).tolist(),
-        run=Run(
-            category.seed(seed, "fader"),
-            category.label(f"fader-{system}", seed),
-            lambda stage: checkpoint(target, stage, key),
-        ),
+def train_fader(context: Context) -> None:
+    """Train FADeR or a variant over its η × schedule grid, and keep the label-free pick."""
+    machine = runtime.start(context.config.runtime)
+    masker = method_of(context.config, context.job).system
+    facts: dict[str, Any] = {}
+    initial = None
+    if models.path_of(context, method_of(context.config, context.job)).predictor == "vit":
+        initial, facts = _pretrained(context.config)
+    outcomes = _search(context, machine, masker, initial)
+    best = max(outcomes, key=lambda outcome: outcome.validation["value"])
+    facts |= {
+        "patch": models.mosaic(context),
+        "picked": _named(best.point),
+        "grid": [_named(outcome.point) | outcome.validation for outcome in outcomes],
+    }
+    scores = torch.stack([outcome.watched for outcome in outcomes])
+    training.keep(
+        context, machine, best.state | {models.SCORES: scores}, {"fader": best.history}, facts
+    )
+
+
+def _search(
+    context: Context, machine: Machine, masker: str, initial: dict[str, Tensor] | None
+) -> list[Outcome]:
+    """The outcome of every grid point."""
+    examples = inputs.label_free(context, masker)
+    tested: Images = inputs.tested(context, masker)
+
+    def watch(detector: Fader) -> list[float]:
+        return detector.scores(tested).images.tolist()
+
+    return search(
+        models.ear(context, machine),
+        context.config.fader,
+        models.path_of(context, method_of(context.config, context.job)),
+        _points(context),
+        inputs.fitted(context, masker),
+        training.run_of(context, machine, context.seed("fader")),
+        validate=examples.judge,
+        watch=watch,
         initial=initial,
     )
-    best = max(outcomes, key=lambda outcome: outcome.validation["value"])
-    write_text(losses_path(target), history_csv(best.history))
-    facts = {
-        "seed": seed,
-        "patch": patch,
-        "picked": {"lr": best.point.lr, "schedule": best.point.schedule},
-        "grid": [{"lr": o.point.lr, "schedule": o.point.schedule} | o.validation for o in outcomes],
-        "machine": machine.facts(),
-    } | ({"weights": weights} if weights else {})
-    # Image scores of the test images (points, epochs, images): no label, no part in any choice; the
-    # evaluation tells from them what choosing by test labels would have given.
-    tensors = best.weights | {TEST_SCORES: torch.stack([o.watched for o in outcomes])}
-    artifacts.write_tensors(target, tensors, Header("fader", chosen, used, facts))
-    finish(target)
 
 
-def _pretrained(config: Config) -> tuple[dict[str, Tensor], str]:
-    """Weights of a pre-trained ViT for Φ's body, its position embedding resampled to the image."""
+def _points(context: Context) -> list[Point]:
+    """The grid, or the point of it that the base masker's FADeR picked."""
+    if not inherits(context.config, context.job):
+        return grid(context.config.fader)
+    picked = context.check(context.job.of("fader"), "weights").facts["picked"]
+    return [Point(picked["lr"], picked["schedule"])]
+
+
+def _named(point: Point) -> dict[str, Any]:
+    return {"lr": point.lr, "schedule": point.schedule}
+
+
+def _pretrained(config: Config) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
+    """Weights of a pre-trained ViT for Φ's body, its position embedding resampled to the image, and
+    the fact that says which; none where the configuration names none."""
+    vit = config.fader.vit
+    if not vit.backbone:
+        return None, {}
     from timm.layers import resample_abs_pos_embed  # seconds to import, and the MLP does without
 
     from fader.vision import backbones
 
-    vit = config.fader.vit
-    model, info = backbones.load(
-        vit.backbone, Path(config.weights_dir) if config.weights_dir else None
-    )
+    folder = Path(config.weights_dir) if config.weights_dir else None
+    model: Any
+    model, info = backbones.load(vit.backbone, folder)
     state = model.state_dict()
     del state["cls_token"]
     side = config.image.size // model.patch_embed.patch_size[0]
     state["pos_embed"] = resample_abs_pos_embed(
         state["pos_embed"][:, 1:], (side, side), num_prefix_tokens=0
     )
-    return state, str(info)
+    return state, {"weights": str(info)}

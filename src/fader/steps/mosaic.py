@@ -3,56 +3,41 @@
 from typing import Any
 
 from fader import runtime
-from fader.detectors import ear
-from fader.evaluation import selection as protocol
-from fader.evaluation.scoring import image_scores, maps_of
+from fader.evaluation import selection
 from fader.pipeline import artifacts
-from fader.pipeline.artifacts import Header
-from fader.steps import examples
-from fader.steps.category import Category
-from fader.steps.ear import network
+from fader.pipeline.context import Context
+from fader.steps import inputs, models
 
 
-def search_mosaic(category: Category, seed: int) -> None:
+def search_mosaic(context: Context) -> None:
     """Choose m* for a trained EAR: label-free, fixed, or (diagnostic) by test AUROC."""
-    config, files = category.config, category.files
-    machine = runtime.start(config.runtime)
-    trained = network(category, seed, machine)
-    policy = config.mosaic.policy
-    facts: dict[str, Any] = {"policy": policy, "seed": seed}
+    policy = context.config.mosaic.policy
+    facts: dict[str, Any] = {"policy": policy, "seed": context.job.seed}
     if policy == "fixed":
-        facts |= {"mosaic": config.mosaic.fixed, "candidates": {}}
+        facts |= {"mosaic": context.config.mosaic.fixed, "candidates": {}}
     else:
-        if policy == "search":
-            judged = examples.label_free(category, config.masks.base, seed)
-        else:
-            judged = examples.of_test(category, seed)
-        best, candidates = protocol.search_mosaic(
-            config.ear.scales,
-            lambda m: judged.judge(ear.reconstruct(trained, m, machine), config.score, machine),
-        )
-        facts |= {"mosaic": best, "candidates": candidates}
-        # Label-free, and no part of the choice: see TEST_SCORES of FADeR.
-        packed, _ = category.packed()
-        masks = category.masks(config.masks.base, seed, config.image.size)["test"]
-        facts["test_scores"] = {
-            m: image_scores(
-                maps_of(
-                    ear.reconstruct(trained, int(m), machine),
-                    packed["test"],
-                    masks,
-                    config.score,
-                    machine,
-                )
-            ).tolist()
-            for m in candidates
-        }
-    used = artifacts.inputs(
-        files.ear(seed),
-        files.packed(),
-        files.validation(),
-        category.mask_path(config.masks.base, seed),
+        facts |= _searched(context)
+    artifacts.write_json(context.output("scale"), context.header(facts))
+
+
+def _searched(context: Context) -> dict[str, Any]:
+    """m*, the criterion of each candidate, and what each says of the test images."""
+    config = context.config
+    machine = runtime.start(config.runtime)
+    detector = models.ear(context, machine, config.ear.scales[0])
+    label_free = config.mosaic.policy == "search"
+    examples = (
+        inputs.label_free(context, config.masks.base) if label_free else inputs.labelled(context)
     )
-    artifacts.write_json(
-        files.mosaic(seed), Header("mosaic", category.settings("mosaic"), used, facts)
-    )
+
+    def judge(scale: int) -> dict[str, float]:
+        detector.scale = scale
+        return examples.judge(detector)
+
+    best, candidates = selection.search_mosaic(config.ear.scales, judge)
+    scores = {}
+    tested = inputs.tested(context, config.masks.base)
+    for name in candidates:  # no part of the choice: see models.SCORES
+        detector.scale = int(name)
+        scores[name] = detector.scores(tested).images.tolist()
+    return {"mosaic": best, "candidates": candidates, models.SCORES: scores}

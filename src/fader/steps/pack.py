@@ -1,54 +1,54 @@
-"""A category's images and masks, decoded and resized once, in one memory-mapped file."""
+"""A category's images, decoded and resized once, and the label-free split of its normals."""
 
+import json
 from pathlib import Path
 
-import torch
-
-from fader.config import Dataset
 from fader.data import pack
 from fader.data.layout import check_counts
 from fader.data.releases import LAYOUTS, RELEASES
+from fader.data.split import split
 from fader.errors import FaderError
-from fader.pipeline import artifacts, paths
-from fader.pipeline.artifacts import Header
-from fader.steps.category import Category
+from fader.files import write_text
+from fader.pipeline import artifacts
+from fader.pipeline.context import Context
+from fader.pipeline.jobs import Job
 
 
-def public_set(chosen: Dataset) -> str | None:
-    """Name of the public data set that a configured one is, or None."""
-    if chosen.source == "synthetic":
-        return None
-    return chosen.paper if chosen.source == "folder" else chosen.source
-
-
-def make_pack(category: Category) -> None:
-    """Read a category's images and masks into one memory-mapped file."""
-    manifest = paths.manifest_path(category.dataset)
-    source = category.checked(manifest, "dataset")
-    chosen = category.config.datasets[category.dataset]
+def make_pack(context: Context) -> None:
+    """Read a category's images and masks, and hold out normals with synthetic defects."""
+    config, dataset = context.config, context.config.datasets[context.dataset]
+    source = context.check(Job("dataset", context.dataset), "manifest")
     root = Path(source.facts["root"])
     if not root.is_dir():
-        raise FaderError(
-            f"{root}: no such folder; `fader dataset {category.dataset}` makes it again"
-        )
-    index = LAYOUTS[chosen.layout](root, category.name)
-    public = public_set(chosen)
-    if public and getattr(chosen, "complete", True):
+        raise FaderError(f"{root}: no such folder; `fader run dataset {context.dataset}` makes it")
+    index = LAYOUTS[dataset.layout](root, context.category)
+    public = config.public_set(context.dataset)
+    if public and getattr(dataset, "complete", True):
         check_counts(index, RELEASES[public])
-    arrays = pack.read_category(index, category.config.image.size)
-    tensors = {
-        "train": torch.from_numpy(arrays.train),
-        "test": torch.from_numpy(arrays.test),
-        "mask": torch.from_numpy(arrays.mask),
-        "label": torch.from_numpy(arrays.label),
-    }
+    images = pack.read_category(index, config.image.size)
+    validation = split(images.train, config.validation, context.seed("validation"))
     facts = {
-        "synthetic": chosen.source == "synthetic",
+        "synthetic": dataset.source == "synthetic",
         "paper_dataset": public,
         "licence": source.facts["licence"],
-        "train": arrays.train_names,
-        "test": arrays.test_names,
-        "defects": arrays.defects,
+        "train": images.train_names,
+        "test": images.test_names,
+        "defects": images.defects,
     }
-    header = Header("pack", category.settings("pack"), artifacts.inputs(manifest), facts)
-    artifacts.write_tensors(category.files.packed(), tensors, header)
+    packed = artifacts.write_arrays(
+        context.output("packed"),
+        {"train": images.train, "test": images.test, "mask": images.mask, "label": images.label},
+        context.header(facts),
+    )
+    held = artifacts.write_arrays(
+        context.output("split"),
+        {
+            "fit": validation.fit,
+            "held": validation.held,
+            "defects": validation.defects,
+            "defect_masks": validation.defect_masks,
+        },
+        context.header({"kinds": list(validation.kinds)}),
+    )
+    identities = {"packed": packed.identity, "split": held.identity}
+    write_text(context.output("normals"), json.dumps(identities, indent=2) + "\n")

@@ -1,9 +1,10 @@
 """State of an unfinished training, saved outside the outputs."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,17 +20,20 @@ class Checkpoint:
     Parameters
     ----------
     path : of the file.
-    key : digest of what the training is made of (settings, inputs, machine, code); a file with
-        another key is never resumed.
+    key : digest of what the training is made of (settings, inputs, machine, code), or how to get
+        it, since a short training never asks; a file with another key is never resumed.
     """
 
     path: Path
-    key: str
+    key: str | Callable[[], str]
+
+    def _key(self) -> str:
+        return self.key if isinstance(self.key, str) else self.key()
 
     def save(
         self,
         epoch: int,
-        history: list[dict[str, float]],
+        history: list[dict[str, Any]],
         modules: Mapping[str, nn.Module],
         optimizers: Mapping[str, torch.optim.Optimizer],
     ) -> None:
@@ -45,7 +49,7 @@ class Checkpoint:
             for index, state in optimizer.state_dict()["state"].items():
                 for key, value in state.items():
                     tensors[f"optimizer/{name}/{index}/{key}"] = value.contiguous()
-        about = {"key": self.key, "epoch": epoch, "history": history}
+        about = {"key": self._key(), "epoch": epoch, "history": history}
         with replacing(self.path) as temporary:
             save_file(tensors, temporary, {"checkpoint": json.dumps(about)})
 
@@ -53,7 +57,7 @@ class Checkpoint:
         self,
         modules: Mapping[str, nn.Module],
         optimizers: Mapping[str, torch.optim.Optimizer],
-    ) -> tuple[int, list[dict[str, float]]]:
+    ) -> tuple[int, list[dict[str, Any]]]:
         """Restore modules and optimisers in place.
 
         Returns
@@ -71,7 +75,7 @@ class Checkpoint:
         try:
             with safe_open(self.path, framework="pt") as stream:
                 about = json.loads(stream.metadata()["checkpoint"])
-                if about["key"] != self.key:
+                if about["key"] != self._key():
                     return 0, []
                 tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
         except (SafetensorError, ValueError, KeyError, TypeError) as error:

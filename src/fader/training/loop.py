@@ -9,11 +9,13 @@ All randomness of epoch e comes from a generator seeded by (seed, e), so a run t
 resumed makes the same bytes as one that was not.
 """
 
+import inspect
 import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +27,10 @@ from fader.seeds import derive_seed
 from fader.training.checkpoint import Checkpoint, parameters_of
 from fader.training.schedules import Multiplier, fixed
 
-CHECKPOINT_SECONDS = 20.0
+CHECKPOINT_SECONDS = 20.0  # between two checkpoints
+SHORT_SECONDS = 5.0  # a stage that took no longer is not saved when it ends, but done again
 
-History = list[dict[str, float]]
+History = list[dict[str, Any]]  # per epoch: numbers, or what was observed
 Losses = Tensor | Mapping[str, Tensor]
 Update = Callable[[str, Losses], None]
 Step = Callable[[Tensor, torch.Generator, Update], None]
@@ -133,7 +136,7 @@ def train(
     algorithms = {name: optimizer.algorithm for name, optimizer in optimizers.items()}
     started, history = stage.checkpoint.load(modules, algorithms)
     updater = _Updater(optimizers)
-    saved = time.monotonic()
+    saved = started_at = time.monotonic()
     bar = _progress(range(started, epochs), stage.label, epochs, started)
     for epoch in bar:
         random = generator(derive_seed(stage.seed, "epoch", str(epoch)))
@@ -157,7 +160,8 @@ def train(
         else:
             seconds = round(time.monotonic() - began, 3)
             report(json.dumps({"label": stage.label} | losses | {"seconds": seconds}))
-        if epoch + 1 == epochs or time.monotonic() - saved > CHECKPOINT_SECONDS:
+        now, last = time.monotonic(), epoch + 1 == epochs
+        if now - saved > CHECKPOINT_SECONDS or (last and now - started_at > SHORT_SECONDS):
             stage.checkpoint.save(epoch + 1, history, modules, algorithms)
             saved = time.monotonic()
     return history
@@ -202,17 +206,17 @@ class _Updater:
         values["loss"].backward()
         if optimizer.clip is not None:
             nn.utils.clip_grad_norm_(parameters_of(optimizer.algorithm), optimizer.clip)
-        optimizer.algorithm.step()
+        _step(optimizer.algorithm)
         for key, value in values.items():
             column = key if name == self.first else f"{name}_{key}"
             self.sums[column] = self.sums.get(column, 0.0) + value.detach()
 
 
-def history_csv(history: History) -> str:
-    """Losses per epoch as CSV."""
-    lines = [",".join(history[0])]
-    lines += [",".join(f"{value:.6g}" for value in epoch.values()) for epoch in history]
-    return "\n".join(lines) + "\n"
+@torch.no_grad()
+def _step(algorithm: torch.optim.Optimizer) -> None:
+    """``algorithm.step()`` without the wrapper that imports torch's compiler: see
+    ``fader.runtime``."""
+    inspect.unwrap(type(algorithm).step)(algorithm)
 
 
 def batches_per_epoch(count: int, batch: int) -> int:

@@ -1,1 +1,1 @@
-
+"""Networks, losses and transforms that several systems share, and pretrained backbones."""

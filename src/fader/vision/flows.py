@@ -49,6 +49,7 @@ class ChannelNorm(nn.LayerNorm):
     """Layer normalisation over the channels of (N, C, h, w), at every position by itself."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) → the same shape, normalised over C."""
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -86,6 +87,7 @@ class AffineBlock(nn.Module):
         )
         self.theta = nn.Parameter(torch.full((channels, 1, 1), 2 * math.log(math.exp(5) - 1)))
         self.offset = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.permutation: Tensor
         self.register_buffer("permutation", torch.randperm(channels))
 
     def _coupling(self, passive: Tensor, condition: Tensor) -> Affine:
@@ -129,9 +131,10 @@ class ParallelFlow(nn.Module):
         return x, total
 
     def inverse(self, z: Tensor) -> Tensor:
+        """z (N, C, h, w) → x."""
         code = position_code(POSITION_CHANNELS, *z.shape[-2:]).to(z.device)
         for block in reversed(self.blocks):
-            z = block.inverse(z, code)
+            z = block.inverse(z, code)  # type: ignore[operator]  # an ``AffineBlock``
         return z
 
 
@@ -153,6 +156,7 @@ class Exchange(nn.Module):
         self.heads = nn.ModuleList(_conv(p, 2 * a) for p, a in zip(passive, active, strict=True))
 
     def forward(self, xs: Sequence[Tensor]) -> list[Affine]:
+        """Passive channels (N, C_i, h_i, w_i) of every level → log-scale and shift of each."""
         smallest = min((x.shape[-2:] for x in xs), key=math.prod)
         mixed = self.mix(torch.cat([_resize(x, smallest) for x in xs], 1)).split(self.passive, 1)
         return [
@@ -200,6 +204,7 @@ class MultiScaleCoupling(nn.Module):
         return zs, of_first + of_second
 
     def inverse(self, zs: Sequence[Tensor]) -> list[Tensor]:
+        """Latents of every level → what ``forward`` took."""
         first, second = self._split(zs)
         second = _restore(second, self.to_second(first))
         first = _restore(first, self.to_first(second))
@@ -209,7 +214,7 @@ class MultiScaleCoupling(nn.Module):
 
 def _transform(xs: list[Tensor], affine: list[Affine]) -> tuple[list[Tensor], Tensor]:
     ys = [x * log_scale.exp() + shift for x, (log_scale, shift) in zip(xs, affine, strict=True)]
-    return ys, sum(_total(log_scale) for log_scale, _ in affine)
+    return ys, sum(_total(log_scale) for log_scale, _ in affine)  # type: ignore[return-value]  # of one level at least
 
 
 def _restore(ys: list[Tensor], affine: list[Affine]) -> list[Tensor]:
@@ -241,5 +246,6 @@ class MultiScaleFlow(nn.Module):
         return zs, total + sum(log_det for _, log_det in pairs)
 
     def inverse(self, zs: Sequence[Tensor]) -> list[Tensor]:
+        """Latents of every level → what ``forward`` took."""
         fused = self.fusion.inverse(zs)
-        return [flow.inverse(z) for flow, z in zip(self.parallel, fused, strict=True)]
+        return [flow.inverse(z) for flow, z in zip(self.parallel, fused, strict=True)]  # type: ignore[operator]  # ``ParallelFlow``s

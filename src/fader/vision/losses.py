@@ -116,7 +116,9 @@ def reconstruction_loss(
     return {"loss": total, **parts}
 
 
-def rank_loss(predicted: Tensor, target: Tensor, first: Tensor, second: Tensor, margin: float):
+def rank_loss(
+    predicted: Tensor, target: Tensor, first: Tensor, second: Tensor, margin: float
+) -> Tensor:
     """Equation 3, mean over pairs: max(0, −𝟙(l_i, l_j)·(l̂_i − l̂_j) + ξ).
 
     Parameters

@@ -36,6 +36,8 @@ def scale_mask(mask: Tensor, size: Sequence[int], mode: str) -> Tensor:
 
 
 class Encoder(nn.Module):
+    """Encoder of ``UNet``: skip features of all levels but the deepest, and its feature."""
+
     def __init__(self, widths: Sequence[int], channels: int = 3):
         super().__init__()
         inputs = [channels, *widths[:-1]]
@@ -56,6 +58,8 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
+    """Decoder of ``UNet``, whose skips take a mask (Equation 4)."""
+
     def __init__(self, widths: Sequence[int], output: str, channels: int = 3):
         super().__init__()
         self.up = nn.ModuleList(
@@ -111,5 +115,6 @@ class UNet(nn.Module):
         self.decoder = Decoder(widths, output)
 
     def forward(self, images: Tensor, mask: Tensor | None = None, scaling: str = "nearest"):
+        """Images (B, 3, H, W) → (B, 3, H, W) in [0, 1]; the rest as for ``Decoder``."""
         skips, deepest = self.encoder(images)
         return self.decoder(skips, deepest, mask, scaling)

@@ -2,10 +2,11 @@
 
 After Razavi et al., "Generating Diverse High-Fidelity Images with VQ-VAE-2" (NeurIPS 2019), in the
 layers of DSR (Zavrtanik et al., ECCV 2022; VitjanZ/DSR_anomaly_detection), whose pre-trained file
-fits this model name by name (``fader.maskers.codebook``). Codebooks are not trained by gradients:
-they follow the exponential moving average of the vectors assigned to them (van den Oord et al.,
-"Neural Discrete Representation Learning", NeurIPS 2017, appendix A.1), and a code that nothing is
-assigned to any more restarts at a vector of the batch (Dhariwal et al., "Jukebox", 2020).
+fits this model name by name (``fader.maskers.dsr.codebook``). Codebooks are not trained by
+gradients: they follow the exponential moving average of the vectors assigned to them (van den Oord
+et al., "Neural Discrete Representation Learning", NeurIPS 2017, appendix A.1), and a code that
+nothing is assigned to any more restarts at a vector of the batch (Dhariwal et al., "Jukebox",
+2020).
 
 Distances are always in float32: in bfloat16 the nearest code of close ones would be arbitrary.
 """
@@ -76,14 +77,6 @@ def quantise(features: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
         return codes + (features - features.detach()), indices
 
 
-def usage(indices: Tensor, codes: int) -> tuple[float, float]:
-    """Share of a codebook that the indices use, in (0, 1], and their perplexity, in [1, codes]."""
-    return (
-        float((indices.flatten().bincount(minlength=codes) > 0).float().mean()),
-        float(perplexity(indices, codes)),
-    )
-
-
 def perplexity(indices: Tensor, codes: int) -> Tensor:
     """exp of the entropy of the indices' histogram, a scalar in [1, codes]."""
     share = indices.flatten().bincount(minlength=codes) / indices.numel()
@@ -93,6 +86,8 @@ def perplexity(indices: Tensor, codes: int) -> Tensor:
 class MovingAverage(nn.Module):
     """EMA of the vectors assigned to each code, which the codebook follows.
 
+    Attributes
+    ----------
     count : (K,), moving average of the number of vectors of a code in a step.
     total : (K, C), moving average of their sum; the code is total / count.
     steps : of ``start`` and ``update``.
@@ -100,8 +95,11 @@ class MovingAverage(nn.Module):
 
     def __init__(self, codes: int, channels: int):
         super().__init__()
+        self.count: Tensor
         self.register_buffer("count", torch.zeros(codes))
+        self.total: Tensor
         self.register_buffer("total", torch.zeros(codes, channels))
+        self.steps: Tensor
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
@@ -154,6 +152,7 @@ class Residual(nn.Module):
         self.expand = nn.Conv2d(channels // 2, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) → the same shape."""
         x = F.relu(x)
         return x + self.expand(F.relu(self.squeeze(x)))
 
@@ -215,7 +214,9 @@ class VQVAE(nn.Module):
         self.project_lo = nn.Conv2d(channels, channels, 1)
         self.up = nn.ConvTranspose2d(channels, channels, 4, 2, padding=1)
         self.decoder = image_head(2 * channels, channels)
+        self.codebook_hi: Tensor
         self.register_buffer("codebook_hi", torch.randn(codes, channels))
+        self.codebook_lo: Tensor
         self.register_buffer("codebook_lo", torch.randn(codes, channels))
 
     def lo(self, encoded: Tensor) -> Level:

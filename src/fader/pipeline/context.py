@@ -1,0 +1,107 @@
+"""A job at work: its paths and settings, and its inputs, read and verified by walking the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fader.config import Config
+from fader.pipeline import artifacts, phases
+from fader.pipeline.artifacts import Header
+from fader.pipeline.jobs import Job, dataset_of
+from fader.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class Context:
+    """A job of a run.
+
+    Parameters
+    ----------
+    config : of the run.
+    job : what is being made; FaderError when it is none of the run's.
+    """
+
+    config: Config
+    job: Job
+
+    def __post_init__(self) -> None:
+        phases.known(self.config, self.job)
+
+    def of(self, job: Job) -> Context:
+        """Another job of the same run."""
+        return replace(self, job=job)
+
+    @property
+    def category(self) -> str:
+        """The category's own name: that of its folder."""
+        return self.config.categories[self.job.place].category
+
+    @property
+    def dataset(self) -> str:
+        """The data set of the category."""
+        return dataset_of(self.config, self.job.place)
+
+    @property
+    def label(self) -> str:
+        """The job in words, for logs and errors."""
+        job = self.job
+        name = "-".join(part for part in (job.phase, job.system) if part)
+        if job.place not in self.config.categories:
+            return f"{name} {job.place or self.config.run}"
+        seed = "" if job.seed is None else f" seed {job.seed}"
+        return f"{name} {self.dataset}/{self.category}{seed}"
+
+    def seed(self, stage: str) -> int:
+        """Seed of a named stream of the job's category and seed."""
+        return derive_seed(self.job.seed or 0, self.dataset, self.category, stage)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings that the job depends on."""
+        return phases.settings(self.config, self.job)
+
+    def output(self, name: str) -> str:
+        """Path of one of the job's files, by its name in the table of phases."""
+        return phases.outputs(self.config, self.job)[name]
+
+    def inputs(self) -> dict[str, str]:
+        """Path → identity of every artefact that the job reads, each checked."""
+        return {
+            path: artifacts.check(path, other.phase, phases.settings(self.config, other)).identity
+            for other in phases.inputs(self.config, self.job)
+            for path in phases.artefacts(self.config, other)
+        }
+
+    def header(self, facts: dict[str, Any]) -> Header:
+        """Header of what the job writes."""
+        return Header(self.job.phase, self.settings, self.inputs(), facts)
+
+    def check(self, job: Job, name: str) -> Header:
+        """Header of a file of another job, which must be what the configuration would make."""
+        path = phases.outputs(self.config, job)[name]
+        return artifacts.check(path, job.phase, phases.settings(self.config, job))
+
+    def path(self, job: Job, name: str) -> str:
+        """Path of a file of another job, checked as by ``check``."""
+        self.check(job, name)
+        return phases.outputs(self.config, job)[name]
+
+    def verify(self) -> None:
+        """Check every artefact that the job is made from, directly or not.
+
+        Raises
+        ------
+        FaderError : one is missing, damaged, or not what the configuration would make.
+        """
+        verified: set[Job] = set()
+        pending = [self.job]
+        while pending:
+            job = pending.pop()
+            if job in verified:
+                continue
+            verified.add(job)
+            pending += phases.inputs(self.config, job)
+            if job != self.job:
+                for path in phases.artefacts(self.config, job):
+                    artifacts.check(path, job.phase, phases.settings(self.config, job))

@@ -1,0 +1,90 @@
+"""Which optional maskers a run goes without, decided once, when it is planned.
+
+A masker that ``masks.optional`` lists is left out where its pretrained weights cannot be had: none
+of its jobs is planned, and the tables say why. Snakemake decides when it plans and leaves the
+decision in ``results/<run>/missing.json``, which the jobs follow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from fader.config import Config, WinClip
+from fader.errors import FaderError
+from fader.files import write_text
+from fader.pipeline import paths
+from fader.vision import sources
+from fader.vision.registry import BACKBONES, CLIP, Backbone, published
+
+
+def decide(config: Config) -> dict[str, str]:
+    """Optional masker → why its weights cannot be had. Nothing is fetched."""
+    reasons = {name: _lacking(config, name) for name in config.masks.optional}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def planned(config: Config) -> Config:
+    """The configuration less the maskers that the run's plan leaves out; decided now where nothing
+    was planned yet."""
+    path = Path(paths.missing(config.run))
+    if not path.is_file():
+        return config.without(decide(config))
+    try:
+        missing = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FaderError(f"{path}: damaged ({error}); delete it and run again") from None
+    return config.without(
+        {name: missing[name] for name in config.masks.optional if name in missing}
+    )
+
+
+def plan(config: Config) -> Config:
+    """As ``planned``, decided anew and written down."""
+    missing = decide(config)
+    path, text = Path(paths.missing(config.run)), json.dumps(missing, indent=2) + "\n"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+    return config.without(missing)
+
+
+def local_files(config: Config, masker: str) -> list[str]:
+    """Files in the user's own folder of weights that a masker reads."""
+    settings = config.masks.maskers[masker]
+    if isinstance(settings, WinClip):
+        return _there(config, CLIP.files)
+    name = getattr(settings, "backbone", None)
+    return [] if name is None else backbone_files(config, name)
+
+
+def backbone_files(config: Config, name: str) -> list[str]:
+    """Files in the user's own folder of weights that a backbone is read from."""
+    return _there(config, [_entry(name).file])
+
+
+def _there(config: Config, names: list[str] | tuple[str, ...]) -> list[str]:
+    folder = config.weights_dir or os.environ.get("FADER_WEIGHTS")
+    if not folder:
+        return []
+    return [str(path) for name in names if (path := Path(folder, name)).is_file()]
+
+
+def _lacking(config: Config, masker: str) -> str | None:
+    settings = config.masks.maskers[masker]
+    file = config.codebook.file
+    if config.masks.coded(masker) and file and not Path(file).is_file():
+        return f"{file}: no such file (codebook.file); put it there or set null to train one"
+    name: Any = getattr(settings, "backbone", None)
+    if not isinstance(settings, WinClip) and name is None:
+        return None
+    folder = Path(config.weights_dir) if config.weights_dir else None
+    directory = sources.weights_directory(folder)
+    if isinstance(settings, WinClip):
+        return sources.lacking_clip(masker, directory)
+    return sources.lacking(name, _entry(name), directory)
+
+
+def _entry(name: str) -> Backbone:
+    return BACKBONES[name] if name in BACKBONES else published(name)

@@ -1,0 +1,75 @@
+"""What each phase writes: (configuration, job) → path of each file, by name."""
+
+from __future__ import annotations
+
+from fader.config import Config
+from fader.pipeline import paths
+from fader.pipeline.jobs import Job, of_method
+from fader.pipeline.methods import methods
+
+
+def manifest(config: Config, job: Job) -> dict[str, str]:
+    """What the data set is and where it lies."""
+    return {"manifest": paths.manifest(job.place)}
+
+
+def packed(config: Config, job: Job) -> dict[str, str]:
+    """Images and split of a category, and their identities."""
+    folder = paths.category(config.run, job.place)
+    return {
+        "packed": f"{folder}/packed/data.safetensors",
+        "split": f"{folder}/packed/split.safetensors",
+        "normals": paths.normals(config.run, job.place),
+    }
+
+
+def codebook(config: Config, job: Job) -> dict[str, str]:
+    """Weights and losses."""
+    return _with_losses(f"{paths.run(config.run)}/codebook/weights")
+
+
+def masks(config: Config, job: Job) -> dict[str, str]:
+    """Saliency; weights and losses as well where the masker learns."""
+    folder = f"{paths.category(config.run, job.place)}/masks/{job.system}"
+    if job.seed is None:
+        return {"saliency": f"{folder}/shared.safetensors"}
+    stem = f"{folder}/seed{job.seed}"
+    return {"saliency": f"{stem}.safetensors"} | _with_losses(f"{stem}.weights")
+
+
+def ear(config: Config, job: Job) -> dict[str, str]:
+    """Weights and losses."""
+    return _with_losses(f"{paths.category(config.run, job.place)}/ear/seed{job.seed}")
+
+
+def mosaic(config: Config, job: Job) -> dict[str, str]:
+    """m*, with the criterion of every candidate."""
+    return {"scale": f"{paths.category(config.run, job.place)}/mosaic/seed{job.seed}.json"}
+
+
+def model(config: Config, job: Job) -> dict[str, str]:
+    """Weights and losses."""
+    name = "-".join(part for part in (job.phase, job.system) if part)
+    return _with_losses(f"{paths.category(config.run, job.place)}/models/{name}/seed{job.seed}")
+
+
+def _with_losses(stem: str) -> dict[str, str]:
+    return {"weights": f"{stem}.safetensors", "losses": f"{stem}.losses.csv"}
+
+
+def measured(config: Config, job: Job) -> dict[str, str]:
+    """Metrics and maps of every method."""
+    files: dict[str, str] = {}
+    for method in methods(config):
+        files |= of_method(config, job, method)
+    return files
+
+
+def costs(config: Config, job: Job) -> dict[str, str]:
+    """Counts and timings."""
+    return {"cost": f"{paths.run(config.run)}/cost/cost.json"}
+
+
+def report(config: Config, job: Job) -> dict[str, str]:
+    """Tables, figures, curves and numbers."""
+    return {path: path for path in paths.report(config)}

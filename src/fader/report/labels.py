@@ -1,0 +1,85 @@
+"""What methods are called in print, and which systems of the paper they stand beside.
+
+Both follow what was loaded, a masker's kind and backbone, never the name that a configuration gives
+to it.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fader.config import Config, MaskerSettings
+from fader.pipeline.methods import Method
+from fader.vision.registry import BACKBONES
+
+DATASETS = {"mvtec_ad": "MVTec AD", "visa": "VisA"}
+STAGES = {"mask": "Masker", "ear": "EAR", "fader": "FADeR"}
+_PAPER_DINO = "DINO-ViT (read here as ViT-S/8)"
+
+
+def maskers(config: Config) -> dict[str, str]:
+    """Masker → its label; equal labels are told apart by the names of the configuration."""
+    return _distinct({name: _masker(each) for name, each in config.masks.maskers.items()})
+
+
+def detectors(config: Config) -> dict[str, str]:
+    """Baseline → its label, as for ``maskers``."""
+    return _distinct({name: each.label for name, each in config.detectors.items()})
+
+
+def _distinct(labels: Mapping[str, str]) -> dict[str, str]:
+    times = Counter(labels.values())
+    return {
+        name: label if times[label] == 1 else f"{label}, {name}" for name, label in labels.items()
+    }
+
+
+def _masker(settings: MaskerSettings) -> str:
+    backbone: Any = getattr(settings, "backbone", None)
+    if settings.label is None:
+        return _backbone(backbone)
+    return (
+        settings.label
+        if backbone in settings.paper
+        else f"{settings.label} ({_backbone(backbone)})"
+    )
+
+
+def _backbone(name: str) -> str:
+    return BACKBONES[name].label if name in BACKBONES else name
+
+
+def method(config: Config, which: Method) -> str:
+    """A method's label: ``EAR, DINO ViT-S/8``, ``FADeR (hard), DINO ViT-S/8``, ``RIAD``."""
+    if which.stage == "detector":
+        return detectors(config).get(which.system, which.system)
+    stage = STAGES.get(which.stage, "FADeR") + (f" ({which.variant})" if which.variant else "")
+    return f"{stage}, {maskers(config).get(which.system, which.system)}"
+
+
+def paper_masker(settings: MaskerSettings) -> str:
+    """The masker of the paper's Tables 2 and 4 that one of ours is compared with."""
+    backbone = getattr(settings, "backbone", None)
+    return settings.paper.get(backbone, next(iter(settings.paper.values())))
+
+
+def stands_in(settings: MaskerSettings) -> bool:
+    """Whether the paper's masker of ``paper_masker`` has another backbone."""
+    return getattr(settings, "backbone", None) not in settings.paper
+
+
+def stand_in_notes(config: Config, names: Iterable[str]) -> tuple[str, ...]:
+    """What to know where the paper's numbers stand beside another backbone than its own."""
+    labels = maskers(config)
+    return tuple(
+        f"The masks of {name} come from {labels[name]}; the paper's come from"
+        f" {_paper_label(config.masks.maskers[name])}."
+        for name in names
+        if stands_in(config.masks.maskers[name])
+    )
+
+
+def _paper_label(settings: MaskerSettings) -> str:
+    if settings.label is None:
+        return _PAPER_DINO
+    return f"{settings.label} with {_backbone(str(next(iter(settings.paper))))}"

@@ -1,0 +1,140 @@
+"""What the figures are drawn from: the images, masks and maps that a run kept."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from fader.config import Config
+from fader.errors import FaderError
+from fader.pipeline import artifacts, phases
+from fader.pipeline.artifacts import Header
+from fader.pipeline.jobs import Job, of_method
+from fader.pipeline.methods import Method
+from fader.report import figures, labels
+
+ROWS = 8  # of Figure 6, at most
+
+Arrays = dict[str, np.ndarray]
+
+
+def figure1(config: Config) -> Figure:
+    """FADeR's steps on every category's images."""
+    return figures.figure1(list(examples(config)))
+
+
+def figure2(config: Config) -> Figure:
+    """Ways of masking one image."""
+    return figures.figure2(masking(config))
+
+
+def figure6(config: Config) -> Figure:
+    """What every masker suspects."""
+    return figures.figure6(suspects(config))
+
+
+def examples(config: Config) -> Iterator[figures.Example]:
+    """Images of every category as FADeR sees them, with the first seed."""
+    for place, category in config.categories.items():
+        packed, defects = _packed(config, place)
+        pictures = _pictures(config, place, Method("fader", config.masks.base))[1]
+        for row, index in enumerate(pictures["index"].tolist()):
+            yield figures.Example(
+                title=f"{category.category}\n{defects[index]}",
+                image=packed["test"][index].transpose(1, 2, 0),
+                binary_mask=pictures["mask"][row].astype(bool),
+                soft_mask=pictures["soft_mask"][row].astype(np.float32),
+                reconstruction=pictures["reconstruction"][row].transpose(1, 2, 0),
+                map=pictures["map"][row].astype(np.float32),
+                truth=packed["mask"][index].astype(bool),
+            )
+
+
+def masking(config: Config) -> figures.Masking:
+    """The first image shown of the first category, with EAR's mask, m* and anomaly map."""
+    place, category = next(iter(config.categories.items()))
+    packed, defects = _packed(config, place)
+    pictures = _pictures(config, place, Method("ear", config.masks.base))[1]
+    header, _ = _checked(config, Job("mosaic", place, seed=config.seeds[0]), "scale")
+    scale, index = header.facts["mosaic"], int(pictures["index"][0])
+    image, mask = packed["test"][index].transpose(1, 2, 0), pictures["mask"][0].astype(bool)
+    return figures.Masking(
+        title=f"{category.category}\n{defects[index]}",
+        image=image,
+        truth=packed["mask"][index].astype(bool),
+        binary_mask=mask,
+        error=pictures["map"][0].astype(np.float32),
+        mosaic=np.where(mask[..., None], mosaic(image, scale), image),
+        scale=scale,
+    )
+
+
+def mosaic(image: np.ndarray, scale: int) -> np.ndarray:
+    """An image (H, W, 3) uint8 with every ``scale`` × ``scale`` cell replaced by its mean; as
+    ``vision.mosaic.mosaic``, without torch. ``scale`` divides H and W."""
+    height, width, channels = image.shape
+    cells = image.reshape(height // scale, scale, width // scale, scale, channels)
+    means = cells.mean((1, 3)).round().astype(np.uint8)
+    return means.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def suspects(config: Config) -> list[figures.Suspects]:
+    """Images of the first categories, equally many of each, as every masker sees them.
+
+    Raises
+    ------
+    FaderError : two maskers show different images.
+    """
+    places = list(config.categories)[:ROWS]
+    each = ROWS // len(places)
+    return [row for place in places for row in _suspected(config, place)[:each]]
+
+
+def _suspected(config: Config, place: str) -> list[figures.Suspects]:
+    packed, defects = _packed(config, place)
+    base = Method("mask", config.masks.base)
+    indices = _pictures(config, place, base)[1]["index"].tolist()
+    maskers: dict[str, list[figures.Suspicion] | None] = {}
+    for masker, label in labels.maskers(config).items():
+        method = Method("mask", masker)
+        facts, pictures = _pictures(config, place, method)
+        if facts.get("missing") is not None:
+            maskers[label] = None
+            continue
+        if pictures["index"].tolist() != indices:
+            raise FaderError(
+                f"{place}/{method}: shows test images {pictures['index'].tolist()}, {base}"
+                f" {indices}; run the evaluation again"
+            )
+        saliency, masks = pictures["map"].astype(np.float32), pictures["mask"].astype(bool)
+        maskers[label] = [figures.Suspicion(*pair) for pair in zip(saliency, masks, strict=True)]
+    return [
+        figures.Suspects(
+            title=f"{config.categories[place].category}\n{defects[index]}",
+            image=packed["test"][index].transpose(1, 2, 0),
+            truth=packed["mask"][index].astype(bool),
+            maskers={label: None if each is None else each[row] for label, each in maskers.items()},
+        )
+        for row, index in enumerate(indices)
+    ]
+
+
+def _packed(config: Config, place: str) -> tuple[Arrays, list[str]]:
+    """Test images and masks of a category, and each image's defect."""
+    header, path = _checked(config, Job("pack", place), "packed")
+    return artifacts.read_arrays(path, {"test", "mask"}), header.facts["defects"]
+
+
+def _pictures(config: Config, place: str, method: Method) -> tuple[dict[str, Any], Arrays]:
+    """Facts and arrays of a method's pictures for the first seed."""
+    job = Job("evaluate", place, seed=config.seeds[0])
+    name = next(name for name in of_method(config, job, method) if name.startswith("maps"))
+    header, path = _checked(config, job, name)
+    return dict(header.facts), artifacts.read_arrays(path)
+
+
+def _checked(config: Config, job: Job, name: str) -> tuple[Header, str]:
+    """A file of a job, which must be what the configuration would make."""
+    path = phases.outputs(config, job)[name]
+    return artifacts.check(path, job.phase, phases.settings(config, job)), path

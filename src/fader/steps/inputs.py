@@ -1,0 +1,107 @@
+"""What the jobs read, as tensors."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fader import maskers
+from fader.detectors.base import Images
+from fader.evaluation.selection import Examples
+from fader.maskers import Masker
+from fader.maskers.threshold import binarise, enlarge
+from fader.pipeline import artifacts
+from fader.pipeline.artifacts import Header
+from fader.pipeline.context import Context
+from fader.pipeline.jobs import Job, mask_job
+from fader.runtime import Machine
+
+
+def packed(context: Context) -> tuple[dict[str, Tensor], Header]:
+    """Images of the category: ``train`` and ``test`` (N, 3, S, S) uint8, ``mask`` (N, S, S) and
+    ``label`` (N,); and the facts about them."""
+    job = Job("pack", context.job.place)
+    return artifacts.read_tensors(context.path(job, "packed")), context.check(job, "packed")
+
+
+def split(context: Context) -> dict[str, Tensor]:
+    """The label-free split: the fields of ``fader.data.split.Split`` but its kinds."""
+    return artifacts.read_tensors(context.path(Job("pack", context.job.place), "split"))
+
+
+def saliency(context: Context, masker: str) -> dict[str, Tensor]:
+    """Saliency (N, h, w) float32 of the ``train``, ``validation`` and ``test`` images."""
+    job = mask_job(context.config, context.job, masker)
+    return artifacts.read_tensors(context.path(job, "saliency"))
+
+
+def masks(context: Context, masker: str) -> dict[str, Tensor]:
+    """Binary masks (N, S, S) of the ``train``, ``validation`` and ``test`` images, by the one
+    threshold rule."""
+    settings, size = context.config.masks, context.config.image.size
+    return {
+        name: enlarge(binarise(values, settings.rule, settings.level), size)
+        for name, values in saliency(context, masker).items()
+    }
+
+
+def normals(context: Context) -> Images:
+    """The fitted normals, without masks."""
+    return Images(packed(context)[0]["train"][split(context)["fit"]])
+
+
+def fitted(context: Context, masker: str) -> Images:
+    """The fitted normals, with a masker's masks."""
+    return Images(normals(context).pixels, masks(context, masker)["train"][split(context)["fit"]])
+
+
+def tested(context: Context, masker: str | None = None) -> Images:
+    """The test images, with a masker's masks."""
+    hidden = None if masker is None else masks(context, masker)["test"]
+    return Images(packed(context)[0]["test"], hidden)
+
+
+def label_free(context: Context, masker: str | None = None) -> Examples:
+    """Held-out normals and the synthetic defects on them: what candidates are judged on."""
+    held, pixels = split(context), packed(context)[0]["train"]
+    hidden = None if masker is None else masks(context, masker)
+    normal = pixels[held["held"]]
+    if hidden is None:
+        return Examples(Images(normal), Images(held["defects"]), held["defect_masks"])
+    return Examples(
+        Images(normal, hidden["train"][held["held"]]),
+        Images(held["defects"], hidden["validation"]),
+        held["defect_masks"],
+    )
+
+
+def labelled(context: Context) -> Examples:
+    """The test images with their labels, for the oracle: a diagnostic."""
+    images, about = tested(context, context.config.masks.base), packed(context)[0]
+    defective = about["label"].bool()
+    return Examples(images[~defective], images[defective], about["mask"][defective])
+
+
+def weights_dir(context: Context) -> Path | None:
+    """The user's own folder of pretrained weights."""
+    return Path(context.config.weights_dir) if context.config.weights_dir else None
+
+
+def untrained_masker(context: Context, masker: str, machine: Machine) -> Masker:
+    """A masker with the run's weights and codebook.
+
+    Raises
+    ------
+    MissingWeights : its weights cannot be had.
+    """
+    codebook = None
+    if context.config.masks.coded(masker):
+        codebook = artifacts.read_tensors(context.path(Job("codebook"), "weights"))
+    place = maskers.Context(context.category, machine, weights_dir(context), codebook)
+    return maskers.create(masker, context.config.masks.maskers[masker], place)
+
+
+def sampled(images: Tensor, most: int) -> Tensor:
+    """At most ``most`` of the images (N, …), evenly spaced."""
+    rows = torch.linspace(0, len(images) - 1, min(most, len(images))).round().long()
+    return images[rows]
