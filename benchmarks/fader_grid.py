@@ -1,6 +1,6 @@
 """FADeR's η × schedule grid: shared frozen features against separate runs with the encoder in them.
 
-Run alone: ``python benchmarks/fader_grid.py``. Ours is ``fader.detectors.fader.fit`` itself: the
+Run alone: ``python benchmarks/fader_grid.py``. Ours is ``fader.detectors.fader.search`` itself: the
 encoder's features are computed once and serve every epoch of every grid point. Two baselines train
 every point by itself, the encoder in each step:
 
@@ -33,7 +33,11 @@ from training import pytorch_defaults
 
 from fader import runtime
 from fader.config import Config, parse
-from fader.detectors import ear, fader
+from fader.detectors import Context, Images
+from fader.detectors.ear import Ear
+from fader.detectors.fader import Fader, Point, train
+from fader.detectors.fader.predictor import Mlp, soft_mask
+from fader.detectors.fader.search import grid
 from fader.runtime import Machine
 from fader.training.checkpoint import Checkpoint
 from fader.training.loop import Run
@@ -42,7 +46,7 @@ from fader.vision.mosaic import obfuscate, patch_l2
 from fader.vision.unet import UNet
 
 PRESET = Path(__file__).parents[1] / "presets" / "bottle.yaml"
-POINT = fader.Point(1e-3, "fixed")
+POINT = Point(1e-3, "fixed")
 HIDDEN = 0.3  # share of the pixels behind the mosaic; the time does not depend on it
 GOAL = 3.0
 
@@ -74,20 +78,17 @@ def project(
 ) -> Cost:
     """The project's own code; whether features are cached is in the configuration."""
 
-    def fit(points: list[fader.Point], folder: str) -> None:
-        fader.fit(
-            config,
-            machine,
-            network,
-            pixels,
-            masks,
-            patch=patch,
-            variant=config.variant(config.masks.base),
-            points=points,
-            validate=lambda reconstruct: {"value": 0.0},
-            watch=lambda reconstruct: [],
-            run=Run(0, "fader", lambda stage: Checkpoint(Path(folder) / "fader.ckpt", "benchmark")),
-        )
+    place = Context(machine, config.image.size, config.unet, config.loss, config.score)
+    ear = Ear(place, config.ear, patch)
+    ear.network = network
+
+    def fit(points: list[Point], folder: str) -> None:
+        run = Run(0, "fader", lambda stage: Checkpoint(Path(folder) / stage, "benchmark"))
+        detector = Fader(ear, config.fader)
+        normals = train.Normals.of(detector, Images(pixels, masks))
+        for point in points:
+            detector = Fader(ear, config.fader, point=point)
+            train.fit(detector, normals, train.stage(detector, run))
 
     log = io.StringIO()
     with (
@@ -113,7 +114,7 @@ def plain(
     encoder = network.encoder.eval().requires_grad_(False)
     decoder = network.decoder.train().requires_grad_(True)
     torch.manual_seed(0)
-    phi = fader.Mlp(patch, settings.hidden).to(device)
+    phi = Mlp(patch, settings.hidden).to(device)
     images, masks = (pixels.float() / 255).to(device), masks.to(device)
     optimizer = torch.optim.Adam(
         [
@@ -130,7 +131,7 @@ def plain(
         with torch.no_grad():
             skips, deepest = encoder(obfuscated)
         predicted = phi(obfuscated)
-        attenuation = fader.soft_mask(predicted.detach()).view(-1, side, side)
+        attenuation = soft_mask(predicted.detach()).view(-1, side, side)
         reconstruction = decoder(skips, deepest, attenuation)
         loss = reconstruction_loss(
             target,
@@ -194,7 +195,7 @@ def main() -> None:
     cached, uncached = configured(args.cache_gib), configured(0.0)
     config = cached[0]
     machine = runtime.start(config.runtime)
-    points = len(fader.grid(config.fader))
+    points = len(grid(config.fader))
     size = cache_bytes(config, args.images, machine.precision) / 2**30
     if size > args.cache_gib:
         parser.error(f"the features take {size:.2f} GiB: raise --cache-gib, or nothing is cached")
@@ -209,7 +210,8 @@ def main() -> None:
     )
 
     torch.manual_seed(0)
-    network = ear.build(config, machine).eval().requires_grad_(False)
+    place = Context(machine, config.image.size, config.unet, config.loss, config.score)
+    network = Ear(place, config.ear, args.patch).network.eval().requires_grad_(False)
     pixels = torch.randint(256, (args.images, 3, args.size, args.size), dtype=torch.uint8)
     masks = torch.rand(args.images, args.size, args.size) < HIDDEN
     few = pixels[: args.batch], masks[: args.batch], args.patch

@@ -1,7 +1,7 @@
 """EAR training: images per second of this project and of a plain fp32 PyTorch loop.
 
 Run alone: ``python benchmarks/training.py``. Both train the same U-Net with the same loss, mosaic,
-masks, batch and threads on the same images. Ours is ``fader.detectors.ear.fit`` itself: uint8
+masks, batch and threads on the same images. Ours is ``fader.detectors.ear.Ear`` itself: uint8
 images decoded once and kept on the device, bf16 where the hardware has it, channels last, fused
 Adam, deterministic algorithms. The plain loop has a DataLoader of two processes that opens and
 resizes PNG files in every epoch, PyTorch's default layout, precision and Adam, and PyTorch's own
@@ -37,10 +37,11 @@ from torchvision import transforms
 from fader import runtime
 from fader.config import Config, parse
 from fader.data import synthetic
-from fader.detectors import ear
+from fader.detectors import Context, Images, ear
+from fader.detectors.reconstruction import build_unet
 from fader.runtime import Machine
 from fader.training.checkpoint import Checkpoint
-from fader.training.loop import Stage
+from fader.training.loop import Run
 from fader.vision.losses import reconstruction_loss
 from fader.vision.mosaic import obfuscate
 from fader.vision.unet import UNet
@@ -74,8 +75,8 @@ class DefaultLayout(Machine):
         return super().images(pixels).contiguous()
 
 
-def build_default_layout(config: Config, machine: Machine) -> UNet:
-    return UNet(config.unet.widths, config.unet.output).to(machine.device)
+def build_default_layout(context: Context, seed: int | None = None) -> UNet:
+    return build_unet(context, seed).to(memory_format=torch.contiguous_format)
 
 
 @contextlib.contextmanager
@@ -158,13 +159,14 @@ def plain(config: Config, device: torch.device, files: Files) -> list[float]:
 def ours(config: Config, machine: Machine, pixels: Tensor, masks: Tensor) -> list[float]:
     """Seconds of every epoch, as the training loop logs them."""
     log = io.StringIO()
+    place = Context(machine, config.image.size, config.unet, config.loss, config.score)
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.redirect_stdout(log),
         contextlib.redirect_stderr(io.StringIO()),  # not a terminal: lines, no progress bar
     ):
-        checkpoint = Checkpoint(Path(folder) / "ear.ckpt", "benchmark")
-        ear.fit(config, machine, pixels, masks, stage=Stage("ear", 0, checkpoint, ""))
+        run = Run(0, "ear", lambda stage: Checkpoint(Path(folder) / stage, "benchmark"))
+        ear.Ear(place, config.ear, config.ear.scales[0]).fit(Images(pixels, masks), run)
     return [json.loads(line)["seconds"] for line in log.getvalue().splitlines()]
 
 
@@ -213,9 +215,9 @@ def main() -> None:
         other = DefaultLayout(machine.device, precision)
         for layout, where, build in (
             ("default layout", other, build_default_layout),
-            ("channels last", chosen, ear.build),
+            ("channels last", chosen, build_unet),
         ):
-            with mock.patch.object(ear, "build", build):
+            with mock.patch.object(ear, "build_unet", build):
                 ours(one_step, where, pixels[: args.batch], masks[: args.batch])
                 rate = row(f"ours: {precision}, {layout}", ours(config, where, pixels, masks))
     ratio = rate / baseline
