@@ -26,7 +26,7 @@ from fader.runtime import cpu_name
 
 ROOT = Path(__file__).parents[1]
 COPIED = ("Snakefile", "workflow", "profiles", "presets", "reference", "src")
-HELP_GOAL, DRY_RUN_GOAL = 0.5, 15.0
+HELP_GOAL, DRY_RUN_GOAL = 0.5, 10.0
 
 
 def program(name: str) -> str:

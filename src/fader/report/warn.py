@@ -13,7 +13,8 @@ from fader.report.paper import AVERAGE
 
 def warnings(config: Config) -> list[str]:
     """A sentence for every category where FADeR's validation AUROC, the mean of image and pixel
-    over seeds, is under ``report.warn_below``; none before the report is made."""
+    over seeds, is under ``report.warn_below``; none before the report is made, and none from a
+    table of another layout."""
     path = Path(paths.table(config.run, "validation")[0])
     if not path.is_file():
         return []
@@ -25,7 +26,7 @@ def warnings(config: Config) -> list[str]:
             float(row[f"validation_{level}_mean"]) for level in ("image", "pixel")
         )
         for row in rows
-        if row["system"] == system and row["category"] != AVERAGE
+        if row.get("system") == system and row["category"] != AVERAGE
     }
     return sentences(values, config.report.warn_below)
 
