@@ -366,7 +366,7 @@ def test_a_batch_that_would_take_too_long_is_left_out_with_the_reason(narrow, qu
 @pytest.mark.parametrize(
     ("first", "later", "expected"),
     [
-        (1.9, 0.4, [0.4, 0.4, 0.4]),  # until they add up to a second
+        (1.9, 0.125, [0.125] * 3),  # until they add up to the budget
         (1.9, 1.5, [1.5]),
         (2.1, 0.4, [2.1]),  # slow: the first one is the measurement
         (0.1, 0.001, [0.001] * cost.PASSES),
