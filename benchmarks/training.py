@@ -37,7 +37,7 @@ from torchvision import transforms
 from fader import runtime
 from fader.config import Config, parse
 from fader.data import synthetic
-from fader.detectors import Context, Images, ear
+from fader.detectors import Context, Images, ear, reconstruction
 from fader.detectors.reconstruction import build_unet
 from fader.runtime import Machine
 from fader.training.checkpoint import Checkpoint
@@ -217,7 +217,7 @@ def main() -> None:
             ("default layout", other, build_default_layout),
             ("channels last", chosen, build_unet),
         ):
-            with mock.patch.object(ear, "build_unet", build):
+            with mock.patch.object(reconstruction, "build_unet", build):
                 ours(one_step, where, pixels[: args.batch], masks[: args.batch])
                 rate = row(f"ours: {precision}, {layout}", ours(config, where, pixels, masks))
     ratio = rate / baseline

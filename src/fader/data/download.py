@@ -8,7 +8,6 @@ Both work beside the target and rename at the end, so that a path which exists i
 
 import bz2
 import gzip
-import hashlib
 import http.client
 import lzma
 import os
@@ -31,6 +30,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from fader.errors import FaderError
+from fader.files import file_sha256
 
 if TYPE_CHECKING:
     from _typeshed import SupportsRead
@@ -81,7 +81,7 @@ def fetch(
         if urlsplit(url).scheme not in SCHEMES:
             raise FaderError(f"{url}: only {', '.join(SCHEMES)} addresses can be downloaded")
     if target.exists():
-        found = _sha256(target)
+        found = file_sha256(target)
         if found != sha256:
             raise FaderError(
                 f"{target} has sha256 {found}, expected {sha256}; delete it to download it again"
@@ -121,7 +121,7 @@ def _download_checked(
     """Complete ``part`` from ``url``, or delete it if the result is not the wanted file."""
     resumed = part.exists()
     _download(url, part, progress, timeout, pause)
-    found = _sha256(part)
+    found = file_sha256(part)
     if found == sha256:
         return
     size = part.stat().st_size
@@ -229,11 +229,6 @@ def _total_of(headers: Message) -> int | None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def extract(archive: Path, target: Path) -> None:

@@ -4,14 +4,22 @@
 The filter, its size and the maximum are not given by the paper: they are RIAD's, and our choice.
 """
 
+from collections.abc import Callable
+from typing import Protocol
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fader.config import Score
 from fader.detectors.base import Context, Detector
+from fader.training import schedules
+from fader.training.loop import History, Optimizer, Stage, Step, batches_per_epoch, train
+from fader.training.schedules import Multiplier
 from fader.vision.losses import msgms_map, reconstruction_loss
 from fader.vision.unet import UNet
+
+SCHEDULES = {"step": schedules.step_decay, "onecycle": schedules.one_cycle}
 
 
 def anomaly_map(images: Tensor, reconstructions: Tensor, score: Score) -> Tensor:
@@ -40,6 +48,66 @@ class ReconstructionDetector(Detector):
     def anomaly_map(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
         """1 − MSGMS of images (B, 3, H, W) in [0, 1] and their reconstructions: (B, H, W)."""
         return anomaly_map(images, self.reconstruct(images, masks), self.context.score)  # type: ignore[arg-type]  # it does
+
+
+class UNetSettings(Protocol):
+    """What a training of EAR's network is told, whichever detector it is of."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the images."""
+
+    @property
+    def batch(self) -> int:
+        """Images a step."""
+
+    @property
+    def lr(self) -> float:
+        """Adam's learning rate."""
+
+
+class UNetDetector(ReconstructionDetector):
+    """A detector whose only network is EAR's; subclasses give ``fit`` and ``reconstruct``."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.network = build_unet(context)
+
+    def train_network(
+        self,
+        stage: Stage,
+        settings: UNetSettings,
+        step: Step,
+        count: int,
+        schedule: Callable[[int], Multiplier],
+        weight_decay: float = 0.0,
+    ) -> History:
+        """Train fresh weights with Adam, and leave the detector in evaluation mode.
+
+        Parameters
+        ----------
+        stage : its seed is that of the weights, the order and all that ``step`` draws.
+        step : updates ``adam`` with a loss of ``self.network`` (see ``training.loop.train``).
+        count : training images.
+        schedule : iterations in all → schedule of the learning rate.
+        """
+        self.network = build_unet(self.context, stage.seed)
+        self.train()
+        adam = torch.optim.Adam(
+            self.network.parameters(), settings.lr, weight_decay=weight_decay, fused=True
+        )
+        total = batches_per_epoch(count, settings.batch) * settings.epochs
+        history = train(
+            stage,
+            modules={"network": self.network},
+            optimizers={"adam": Optimizer(adam, schedule(total))},
+            step=step,
+            count=count,
+            batch=settings.batch,
+            epochs=settings.epochs,
+        )
+        self.eval().requires_grad_(False)
+        return history
 
 
 def build_unet(context: Context, seed: int | None = None) -> UNet:

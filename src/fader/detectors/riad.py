@@ -21,10 +21,10 @@ from torch import Tensor
 
 from fader.config import Riad as Settings
 from fader.detectors.base import Context, Images
-from fader.detectors.reconstruction import ReconstructionDetector, anomaly_map, build_unet
+from fader.detectors.reconstruction import UNetDetector, anomaly_map
 from fader.runtime import generator
 from fader.seeds import derive_seed
-from fader.training.loop import History, Optimizer, Run, Update, batches_per_epoch, train
+from fader.training.loop import History, Run, Update
 from fader.training.schedules import step_decay
 from fader.vision.losses import reconstruction_loss
 
@@ -48,24 +48,17 @@ def disjoint_sets(
     return sets.repeat_interleave(cell, dim=-2).repeat_interleave(cell, dim=-1)
 
 
-class Riad(ReconstructionDetector):
+class Riad(UNetDetector):
     """``network`` reconstructs images (B, 3, H, W) in [0, 1] whose hidden pixels are zero."""
 
     def __init__(self, context: Context, settings: Settings) -> None:
         super().__init__(context)
         self.settings = settings
-        self.network = build_unet(context)
 
     def fit(self, normal: Images, run: Run) -> dict[str, History]:
         """One stage, ``inpainting``."""
         settings = self.settings
         stage = run.stage("inpainting", "lower the lr of this detector")
-        self.network = build_unet(self.context, stage.seed)
-        self.train()
-        adam = torch.optim.Adam(
-            self.network.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True
-        )
-        total = batches_per_epoch(len(normal), settings.batch) * settings.epochs
         pixels = normal.pixels.to(self.machine.device)
 
         def step(indices: Tensor, random: torch.Generator, update: Update) -> None:
@@ -74,16 +67,8 @@ class Riad(ReconstructionDetector):
             hidden = self._sets(len(images), settings.cells[drawn], random)
             update("adam", reconstruction_loss(images, self.inpaint(images, hidden)))
 
-        history = train(
-            stage,
-            modules={"network": self.network},
-            optimizers={"adam": Optimizer(adam, step_decay(total))},
-            step=step,
-            count=len(normal),
-            batch=settings.batch,
-            epochs=settings.epochs,
-        )
-        self.eval().requires_grad_(False)
+        decay = settings.weight_decay
+        history = self.train_network(stage, settings, step, len(normal), step_decay, decay)
         return {"inpainting": history}
 
     def inpaint(self, images: Tensor, hidden: Tensor) -> Tensor:

@@ -11,45 +11,28 @@ from torch import Tensor
 
 from fader.config import PlainUNet as Settings
 from fader.detectors.base import Context, Images
-from fader.detectors.reconstruction import ReconstructionDetector, build_unet
-from fader.training import schedules
-from fader.training.loop import History, Optimizer, Run, Update, batches_per_epoch, train
-
-SCHEDULES = {"step": schedules.step_decay, "onecycle": schedules.one_cycle}
+from fader.detectors.reconstruction import SCHEDULES, UNetDetector
+from fader.training.loop import History, Run, Update
 
 
-class PlainUNet(ReconstructionDetector):
+class PlainUNet(UNetDetector):
     """``network`` reconstructs images (B, 3, H, W) in [0, 1]."""
 
     def __init__(self, context: Context, settings: Settings) -> None:
         super().__init__(context)
         self.settings = settings
-        self.network = build_unet(context)
 
     def fit(self, normal: Images, run: Run) -> dict[str, History]:
         """One stage, ``reconstruction``."""
-        settings = self.settings
         stage = run.stage("reconstruction", "lower the lr of this detector")
-        self.network = build_unet(self.context, stage.seed)
-        self.train()
-        adam = torch.optim.Adam(self.network.parameters(), settings.lr, fused=True)
-        total = batches_per_epoch(len(normal), settings.batch) * settings.epochs
         pixels = normal.pixels.to(self.machine.device)
 
         def step(indices: Tensor, random: torch.Generator, update: Update) -> None:
             images = self.machine.images(pixels[indices.to(pixels.device)])
             update("adam", self.loss(images, self.reconstruct(images)))
 
-        history = train(
-            stage,
-            modules={"network": self.network},
-            optimizers={"adam": Optimizer(adam, SCHEDULES[settings.schedule](total))},
-            step=step,
-            count=len(normal),
-            batch=settings.batch,
-            epochs=settings.epochs,
-        )
-        self.eval().requires_grad_(False)
+        schedule = SCHEDULES[self.settings.schedule]
+        history = self.train_network(stage, self.settings, step, len(normal), schedule)
         return {"reconstruction": history}
 
     def reconstruct(self, images: Tensor, masks: Tensor | None = None) -> Tensor:

@@ -31,11 +31,12 @@ from torch.nn import functional as F
 
 from fader.config import WinClip
 from fader.errors import FaderError
+from fader.files import file_sha256
 from fader.maskers import Context
 from fader.vision.backbones import WeightsInfo
 from fader.vision.backbones.readers import read_safetensors
 from fader.vision.registry import CLIP
-from fader.vision.sources import file_sha256, locate_clip, weights_directory
+from fader.vision.sources import locate_clip, weights_directory
 
 NORMAL_STATES = (
     "{}",

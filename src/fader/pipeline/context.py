@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,13 +80,11 @@ class Context:
 
     def check(self, job: Job, name: str) -> Header:
         """Header of a file of another job, which must be what the configuration would make."""
-        path = phases.outputs(self.config, job)[name]
-        return artifacts.check(path, job.phase, phases.settings(self.config, job))
+        return checked(self.config, job, name)[0]
 
     def path(self, job: Job, name: str) -> str:
         """Path of a file of another job, checked as by ``check``."""
-        self.check(job, name)
-        return phases.outputs(self.config, job)[name]
+        return checked(self.config, job, name)[1]
 
     def verify(self) -> None:
         """Check every artefact that the job is made from, directly or not.
@@ -94,14 +93,32 @@ class Context:
         ------
         FaderError : one is missing, damaged, or not what the configuration would make.
         """
-        verified: set[Job] = set()
-        pending = [self.job]
-        while pending:
-            job = pending.pop()
-            if job in verified:
-                continue
-            verified.add(job)
-            pending += phases.inputs(self.config, job)
-            if job != self.job:
-                for path in phases.artefacts(self.config, job):
-                    artifacts.check(path, job.phase, phases.settings(self.config, job))
+        verified(self.config, phases.inputs(self.config, self.job))
+
+
+def checked(config: Config, job: Job, name: str) -> tuple[Header, str]:
+    """Header and path of a file of a job, which must be what the configuration would make."""
+    path = phases.outputs(config, job)[name]
+    return artifacts.check(path, job.phase, phases.settings(config, job)), path
+
+
+def verified(config: Config, jobs: Iterable[Job]) -> dict[str, Header]:
+    """Path → header of every artefact of some jobs, and of all that is behind them.
+
+    Raises
+    ------
+    FaderError : one is missing, damaged, or not what the configuration would make.
+    """
+    headers: dict[str, Header] = {}
+    visited: set[Job] = set()
+    pending = list(jobs)
+    while pending:
+        job = pending.pop()
+        if job in visited:
+            continue
+        visited.add(job)
+        pending += phases.inputs(config, job)
+        settings = phases.settings(config, job)
+        for path in phases.artefacts(config, job):
+            headers[path] = artifacts.check(path, job.phase, settings)
+    return headers

@@ -5,14 +5,13 @@ before anything is known of a configuration, reads both from ``workflow/inputs/<
 its first stage (``fader inputs``) brings up to date.
 """
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fader.config import Config
-from fader.files import write_text
+from fader.files import file_sha256, write_text
 from fader.pipeline import code, phases, weights
 from fader.pipeline.jobs import Job, dataset_of
 
@@ -24,7 +23,7 @@ REGISTRIES = {
     "fader.data.defects:_PAINTERS": ("kinds",),
     "fader.data.releases:LAYOUTS": ("layout",),
     "fader.data.releases:RELEASES": ("source", "paper"),
-    "fader.detectors.unet:SCHEDULES": ("schedule",),
+    "fader.detectors.reconstruction:SCHEDULES": ("schedule",),
     "fader.maskers.threshold:_RULES": ("rule",),
     "fader.steps.dataset:SOURCES": ("source",),
     "fader.vision.registry:BACKBONES": ("backbone",),
@@ -103,14 +102,9 @@ def state(config: Config, job: Job) -> dict[str, Any]:
     the configuration that its system reads, which the stages of one phase do not share."""
     return {
         "code": code_digest(config, job),
-        "files": {path: _sha256(path) for path in files(config, job)},
+        "files": {path: file_sha256(path) for path in files(config, job)},
         "sections": {name: config.plain[name] for name in phases.sections(config, job)},
     }
-
-
-def _sha256(path: str) -> str:
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_states(config: Config) -> int:
@@ -140,15 +134,10 @@ def stages(config: Config) -> list[Stage]:
     Some of them have no job: a codebook that nobody reads, the base masker as a plug-in of its own,
     a masker that the run goes without.
     """
-    places: dict[str, Iterable[str | None]] = {
-        "datasets": config.datasets,
-        "categories": config.categories,
-        "run": (None,),
-    }
     return [
         (phase, place, system)
-        for phase, about in phases.PHASES.items()
-        for place in places[about.over]
+        for phase in phases.PHASES
+        for place in phases.places(config, phase)
         for system in systems(config, phase)
     ]
 

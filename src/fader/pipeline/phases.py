@@ -33,8 +33,6 @@ class Phase:
     read : how many of these, from the first on, others read; None for all.
     systems : configuration → names of its systems; None where it has none.
     seeded : whether it is run for every seed.
-    axes : keys that say which jobs there are, beyond those that say what they make: a DVC stage
-        makes the jobs of all seeds.
     """
 
     step: str
@@ -45,7 +43,12 @@ class Phase:
     read: int | None = 1
     systems: Callable[[Config], list[str]] | None = None
     seeded: bool = False
-    axes: tuple[str, ...] = ()
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Keys that say which jobs there are, beyond those that say what they make: a DVC stage
+        makes the jobs of all seeds."""
+        return ("seeds",) if self.seeded else ()
 
 
 _MASKS = ("masks.base", "masks.rule", "masks.level")
@@ -82,7 +85,6 @@ PHASES: dict[str, Phase] = {
         outputs=writes.masks,
         systems=systems.maskers,
         seeded=True,
-        axes=("seeds",),
     ),
     "ear": Phase(
         step="fader.steps.ear:train_ear",
@@ -91,7 +93,6 @@ PHASES: dict[str, Phase] = {
         inputs=reads.ear,
         outputs=writes.ear,
         seeded=True,
-        axes=("seeds",),
     ),
     "mosaic": Phase(
         step="fader.steps.mosaic:search_mosaic",
@@ -100,7 +101,6 @@ PHASES: dict[str, Phase] = {
         inputs=reads.mosaic,
         outputs=writes.mosaic,
         seeded=True,
-        axes=("seeds",),
     ),
     "fader": Phase(
         step="fader.steps.fader:train_fader",
@@ -109,7 +109,6 @@ PHASES: dict[str, Phase] = {
         inputs=reads.fader,
         outputs=writes.model,
         seeded=True,
-        axes=("seeds",),
     ),
     # FADeR with another masker on the same EAR (Tables 2 and 4).
     "plugin": Phase(
@@ -120,7 +119,6 @@ PHASES: dict[str, Phase] = {
         outputs=writes.model,
         systems=systems.plugins,
         seeded=True,
-        axes=("seeds",),
     ),
     "variant": Phase(
         step="fader.steps.fader:train_fader",
@@ -130,7 +128,6 @@ PHASES: dict[str, Phase] = {
         outputs=writes.model,
         systems=systems.variants,
         seeded=True,
-        axes=("seeds",),
     ),
     "detector": Phase(
         step="fader.steps.detector:train_detector",
@@ -140,7 +137,6 @@ PHASES: dict[str, Phase] = {
         outputs=writes.model,
         systems=systems.detectors,
         seeded=True,
-        axes=("seeds",),
     ),
     "evaluate": Phase(
         step="fader.steps.evaluate:evaluate",
@@ -153,7 +149,6 @@ PHASES: dict[str, Phase] = {
         outputs=writes.measured,
         read=None,
         seeded=True,
-        axes=("seeds",),
     ),
     "cost": Phase(
         step="fader.steps.cost:measure_cost",
@@ -193,17 +188,19 @@ def _jobs(config: Config, phase: str) -> Iterator[Job]:
     about = PHASES[phase]
     if phase == "codebook" and not any(map(config.masks.coded, systems.maskers(config))):
         return
-    places: dict[str, Iterable[str | None]] = {
-        "datasets": config.datasets,
-        "categories": config.categories,
-        "run": (None,),
-    }
-    for place in places[about.over]:
+    for place in places(config, phase):
         names: Iterable[Wildcard] = about.systems(config) if about.systems else (None,)
         for system in names:
             shared = not about.seeded or (phase == "mask" and not config.masks.trained(system))
             for seed in (None,) if shared else config.seeds:
                 yield Job(phase, place, system, seed)
+
+
+def places(config: Config, phase: str) -> list[str | None]:
+    """What a phase is run for: keys of ``datasets`` or ``categories``; None alone for a run."""
+    if entry(phase).over == "run":
+        return [None]
+    return list(config.datasets if entry(phase).over == "datasets" else config.categories)
 
 
 def entry(phase: str) -> Phase:

@@ -14,7 +14,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,7 @@ def targets(
     FaderError : there is no such phase, or the configuration has no such place or system.
     """
     about = phases.entry(phase)
-    places: dict[str, Container[str | None]] = {
-        "datasets": config.datasets,
-        "categories": config.categories,
-        "run": (None,),
-    }
-    if place not in places[about.over]:
+    if place not in phases.places(config, phase):
         where = "takes no place" if about.over == "run" else f"has no place {place!r}"
         raise FaderError(f"phase {phase} {where}; its places are the keys in params.yaml")
     if (system is None) != (about.systems is None):

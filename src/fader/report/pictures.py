@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 from fader.config import Config
 from fader.errors import FaderError
-from fader.pipeline import artifacts, phases
-from fader.pipeline.artifacts import Header
-from fader.pipeline.jobs import Job, of_method
+from fader.pipeline import artifacts
+from fader.pipeline.context import checked
+from fader.pipeline.jobs import Job
 from fader.pipeline.methods import Method
 from fader.report import figures, labels
 
@@ -56,7 +56,7 @@ def masking(config: Config) -> figures.Masking:
     place, category = next(iter(config.categories.items()))
     packed, defects = _packed(config, place)
     pictures = _pictures(config, place, Method("ear", config.masks.base))[1]
-    header, _ = _checked(config, Job("mosaic", place, seed=config.seeds[0]), "scale")
+    header, _ = checked(config, Job("mosaic", place, seed=config.seeds[0]), "scale")
     scale, index = header.facts["mosaic"], int(pictures["index"][0])
     image, mask = packed["test"][index].transpose(1, 2, 0), pictures["mask"][0].astype(bool)
     return figures.Masking(
@@ -122,19 +122,12 @@ def _suspected(config: Config, place: str) -> list[figures.Suspects]:
 
 def _packed(config: Config, place: str) -> tuple[Arrays, list[str]]:
     """Test images and masks of a category, and each image's defect."""
-    header, path = _checked(config, Job("pack", place), "packed")
+    header, path = checked(config, Job("pack", place), "packed")
     return artifacts.read_arrays(path, {"test", "mask"}), header.facts["defects"]
 
 
 def _pictures(config: Config, place: str, method: Method) -> tuple[dict[str, Any], Arrays]:
     """Facts and arrays of a method's pictures for the first seed."""
     job = Job("evaluate", place, seed=config.seeds[0])
-    name = next(name for name in of_method(config, job, method) if name.startswith("maps"))
-    header, path = _checked(config, job, name)
+    header, path = checked(config, job, f"maps {method}")
     return dict(header.facts), artifacts.read_arrays(path)
-
-
-def _checked(config: Config, job: Job, name: str) -> tuple[Header, str]:
-    """A file of a job, which must be what the configuration would make."""
-    path = phases.outputs(config, job)[name]
-    return artifacts.check(path, job.phase, phases.settings(config, job)), path

@@ -11,8 +11,9 @@ from typing import Any
 
 from fader.config import Config
 from fader.errors import FaderError
-from fader.pipeline import artifacts, phases
+from fader.pipeline import phases
 from fader.pipeline.artifacts import Header
+from fader.pipeline.context import verified
 from fader.pipeline.jobs import Job, dataset_of, of_method
 from fader.pipeline.methods import Method, methods
 from fader.report.labels import DATASETS
@@ -205,28 +206,6 @@ class Records:
                 raise FaderError(
                     f"{record.name}: synthetic images cannot be {record.data['paper_dataset']}"
                 )
-
-
-def verified(config: Config, jobs: Iterable[Job]) -> dict[str, Header]:
-    """Path → header of every artefact of some jobs, and of all that is behind them.
-
-    Raises
-    ------
-    FaderError : one is missing, damaged, or not what the configuration would make.
-    """
-    headers: dict[str, Header] = {}
-    visited: set[Job] = set()
-    pending = list(jobs)
-    while pending:
-        job = pending.pop()
-        if job in visited:
-            continue
-        visited.add(job)
-        pending += phases.inputs(config, job)
-        settings = phases.settings(config, job)
-        for path in phases.artefacts(config, job):
-            headers[path] = artifacts.check(path, job.phase, settings)
-    return headers
 
 
 def _record(job: Job, method: Method, header: Header) -> Record:

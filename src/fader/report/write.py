@@ -7,6 +7,7 @@ from fader.config import Config
 from fader.errors import FaderError
 from fader.files import write_text
 from fader.pipeline import artifacts, paths, phases
+from fader.pipeline.context import checked
 from fader.pipeline.jobs import Job, method_of
 from fader.report import cost, figures, numbers, pictures, render
 from fader.report.layout import build
@@ -54,11 +55,9 @@ def table(records: Records, name: str, reference: Path) -> dict[str, str]:
 
 def _cost(config: Config) -> list[dict[str, Any]]:
     """Rows of the cost table with their timings."""
-    job = Job("cost")
-    path = phases.outputs(config, job)["cost"]
-    rows = artifacts.check(path, job.phase, phases.settings(config, job)).facts["rows"]
+    header, path = checked(config, Job("cost"), "cost")
     timings = artifacts.volatile(path)["timings"]
-    return [row | {"timings": timings[row["name"]]} for row in rows]
+    return [row | {"timings": timings[row["name"]]} for row in header.facts["rows"]]
 
 
 def _numbers(records: Records) -> dict[str, str]:

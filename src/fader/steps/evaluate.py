@@ -138,7 +138,7 @@ def _of_saliency(context: Context, masker: str) -> Result:
     size = (context.config.image.size, context.config.image.size)
     maps = F.interpolate(coarse.unsqueeze(1), size, mode="nearest").squeeze(1)
     scores = Scores(maps, maps.flatten(1).amax(1))
-    masks = inputs.masks(context, masker)["test"]
+    masks = inputs.masks(context, masker, "test")
     truth = inputs.packed(context)[0]["mask"]
     measured = _metrics(context, scores) | metrics.mask_metrics(masks.numpy(), truth.numpy())
     facts = _facts(measured, scores) | {

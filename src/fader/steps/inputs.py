@@ -35,14 +35,12 @@ def saliency(context: Context, masker: str) -> dict[str, Tensor]:
     return artifacts.read_tensors(context.path(job, "saliency"))
 
 
-def masks(context: Context, masker: str) -> dict[str, Tensor]:
-    """Binary masks (N, S, S) of the ``train``, ``validation`` and ``test`` images, by the one
+def masks(context: Context, masker: str, name: str) -> Tensor:
+    """Binary masks (N, S, S) of the ``train``, ``validation`` or ``test`` images, by the one
     threshold rule."""
     settings, size = context.config.masks, context.config.image.size
-    return {
-        name: enlarge(binarise(values, settings.rule, settings.level), size)
-        for name, values in saliency(context, masker).items()
-    }
+    values = saliency(context, masker)[name]
+    return enlarge(binarise(values, settings.rule, settings.level), size)
 
 
 def normals(context: Context) -> Images:
@@ -52,25 +50,24 @@ def normals(context: Context) -> Images:
 
 def fitted(context: Context, masker: str) -> Images:
     """The fitted normals, with a masker's masks."""
-    return Images(normals(context).pixels, masks(context, masker)["train"][split(context)["fit"]])
+    return Images(normals(context).pixels, masks(context, masker, "train")[split(context)["fit"]])
 
 
 def tested(context: Context, masker: str | None = None) -> Images:
     """The test images, with a masker's masks."""
-    hidden = None if masker is None else masks(context, masker)["test"]
+    hidden = None if masker is None else masks(context, masker, "test")
     return Images(packed(context)[0]["test"], hidden)
 
 
 def label_free(context: Context, masker: str | None = None) -> Examples:
     """Held-out normals and the synthetic defects on them: what candidates are judged on."""
     held, pixels = split(context), packed(context)[0]["train"]
-    hidden = None if masker is None else masks(context, masker)
     normal = pixels[held["held"]]
-    if hidden is None:
+    if masker is None:
         return Examples(Images(normal), Images(held["defects"]), held["defect_masks"])
     return Examples(
-        Images(normal, hidden["train"][held["held"]]),
-        Images(held["defects"], hidden["validation"]),
+        Images(normal, masks(context, masker, "train")[held["held"]]),
+        Images(held["defects"], masks(context, masker, "validation")),
         held["defect_masks"],
     )
 

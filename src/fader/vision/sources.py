@@ -1,6 +1,5 @@
 """Where a file of weights may come from: a local directory, a Python package, the model hub."""
 
-import hashlib
 import importlib.util
 import os
 import urllib.error
@@ -33,10 +32,8 @@ def locate(name: str, entry: Backbone, directory: Path | None) -> tuple[Path, st
     ------
     MissingWeights : none has them.
     """
-    if directory is not None and (path := directory / entry.file).is_file():
-        return path, f"local file {entry.file}", entry.sha256
-    if entry.package is not None and (path := _packaged(entry.package)) is not None:
-        return path, f"package {entry.package.requirement}", entry.package.sha256
+    if (at_hand := _at_hand(entry, directory)) is not None:
+        return at_hand
     if entry.hub is None:
         reason = "no model hub carries them"
     else:
@@ -48,19 +45,25 @@ def locate(name: str, entry: Backbone, directory: Path | None) -> tuple[Path, st
 
 def lacking(name: str, entry: Backbone, directory: Path | None) -> str | None:
     """Why ``locate`` would find no weights, without fetching any; None where it would."""
-    if directory is not None and (directory / entry.file).is_file():
-        return None
-    if entry.package is not None and _packaged(entry.package) is not None:
+    if _at_hand(entry, directory) is not None:
         return None
     reason = "no model hub carries them" if entry.hub is None else _refusal(entry.hub)
     return _unavailable(name, entry, reason) if reason else None
 
 
+def _at_hand(entry: Backbone, directory: Path | None) -> tuple[Path, str, str | None] | None:
+    """As ``locate``, of the sources on this machine."""
+    if directory is not None and (path := directory / entry.file).is_file():
+        return path, f"local file {entry.file}", entry.sha256
+    if entry.package is not None and (shipped := _packaged(entry.package)) is not None:
+        return shipped, f"package {entry.package.requirement}", entry.package.sha256
+    return None
+
+
 def locate_clip(name: str, directory: Path | None) -> tuple[Path, str]:
     """As ``locate``, of CLIP for a masker: (path, source in words)."""
-    for file in CLIP.files if directory is not None else ():
-        if (path := directory / file).is_file():  # type: ignore[operator]  # no file without one
-            return path, f"local file {file}"
+    if (local := _local_clip(directory)) is not None:
+        return local, f"local file {local.name}"
     path, reason = from_hub(CLIP.hub, CLIP.hub_file)
     if path is not None:
         return path, f"hub {CLIP.hub}"
@@ -69,10 +72,15 @@ def locate_clip(name: str, directory: Path | None) -> tuple[Path, str]:
 
 def lacking_clip(name: str, directory: Path | None) -> str | None:
     """As ``lacking``, of CLIP for a masker."""
-    if directory is not None and any((directory / file).is_file() for file in CLIP.files):
+    if _local_clip(directory) is not None:
         return None
     reason = _refusal(CLIP.hub, CLIP.hub_file)
     return _unavailable_clip(name, reason) if reason else None
+
+
+def _local_clip(directory: Path | None) -> Path | None:
+    paths = [directory / file for file in CLIP.files] if directory is not None else []
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _unavailable_clip(name: str, reason: str) -> str:
@@ -149,9 +157,3 @@ def _probe(url: str) -> None:
         urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S).close()
     except urllib.error.HTTPError as error:
         error.close()
-
-
-def file_sha256(path: Path) -> str:
-    """Sha256 of a file, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fader.errors import FaderError
+from fader.files import file_sha256
 from fader.vision.backbones.weights import WeightsInfo
 from fader.vision.registry import Backbone
-from fader.vision.sources import file_sha256, locate, weights_directory
+from fader.vision.sources import locate, weights_directory
 
 
 def read(
