@@ -44,3 +44,8 @@ def digest(value: Any) -> str:
     """Sha256 of the canonical JSON of a plain value, 16 hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def shown(path: str | Path) -> str:
+    """A path as text that can be printed: bytes of its name that are not UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
