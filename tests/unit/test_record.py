@@ -1,6 +1,5 @@
 """What ties Snakemake and DVC together, piece by piece; tests/integration/test_dvc.py runs both."""
 
-import fcntl
 import json
 import os
 from base64 import urlsafe_b64encode
@@ -52,17 +51,17 @@ def test_neither_a_file_without_record_nor_a_record_without_file_is_vouched_for(
 
 
 def test_images_replaced_after_their_manifest_are_noticed():
-    recorded("data/raw/set/manifest.json", 0)
-    manifest = Path("data/raw/set/manifest.json")
+    recorded("data/made/set/manifest.json", 0)
+    manifest = Path("data/made/set/manifest.json")
     image = manifest.parent / "images" / "0.png"
     image.parent.mkdir()
     image.write_text("")
     made = manifest.stat().st_mtime
     os.utime(image.parent, (made - 1, made - 1))
     os.utime(image, (made - 1, made - 1))
-    assert record.vouched("data/raw/set/manifest.json")
+    assert record.vouched("data/made/set/manifest.json")
     os.utime(image, (made + 1, made + 1))
-    assert not record.vouched("data/raw/set/manifest.json")
+    assert not record.vouched("data/made/set/manifest.json")
 
 
 def test_only_files_of_stale_stages_that_snakemake_cannot_judge_are_forced(loaded):
@@ -114,31 +113,10 @@ def test_a_stage_asks_for_all_files_of_all_its_seeds(loaded):
     assert record.targets(two, "plugin", BOLT, "dinov2") == []
 
 
-def holders(process: int) -> None:
-    lock = Path(".dvc/tmp/rwlock")
-    lock.parent.mkdir(parents=True)
-    lock.write_text(json.dumps({"read": {}, "write": {"x": {"pid": process, "cmd": "dvc repro"}}}))
-
-
-def test_snakemake_stays_out_while_dvc_is_at_work_unless_dvc_asked(monkeypatch):
-    holders(os.getppid())
-    with pytest.raises(FaderError, match=r"DVC .* is at work here"):
-        record.refuse_beside_dvc()
-    monkeypatch.setenv("DVC_STAGE", "ear@x")
-    record.refuse_beside_dvc()
-
-
-def test_a_lock_left_by_a_dead_process_does_not_matter():
-    holders(2**22 + 1)  # beyond the largest process number
-    record.refuse_beside_dvc()
-
-
-def test_a_direct_run_does_not_start_while_dvc_holds_its_lock():
-    Path(".dvc/tmp").mkdir(parents=True)
-    with Path(".dvc/tmp/lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        with pytest.raises(FaderError, match="one engine at a time"):
-            record.hold_dvc()
-    record.hold_dvc()
-    with Path(".dvc/tmp/lock").open() as stream, pytest.raises(BlockingIOError):
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def test_below_a_name_with_braces_dvc_is_refused_in_one_line(tmp_path, monkeypatch):
+    record.require_dvc()
+    folder = tmp_path / "a {x} b"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(FaderError, match=r"a \{x\} b: DVC cannot work below a name with braces"):
+        record.require_dvc()

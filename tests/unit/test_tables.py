@@ -1,6 +1,9 @@
 """Tables from records, worked by hand."""
 
+import csv
+import io
 import random
+from dataclasses import replace
 from statistics import stdev
 
 import pandas as pd
@@ -370,6 +373,30 @@ def test_latex_is_escaped_and_every_row_has_all_columns():
 def test_markdown_pipes_and_stars_are_escaped():
     made = first([missing(BOLT, CONTROL, "a|b*\n<c>")], [BOLT])
     assert r"bolt: a\|b\* \<c>." in render.markdown(made)
+
+
+@pytest.mark.parametrize(
+    ("name", "markdown", "latex"),
+    [
+        ("metal_nut", "metal_nut", r"metal\_nut"),
+        ("_x_ __y__", r"\_x\_ \_\_y\_\_", r"\_x\_ \_\_y\_\_"),
+        ("{x}", "{x}", r"\{x\}"),
+        ("A&B", "A&B", r"A\&B"),
+        ("&lt; &#35;", r"\&lt; \&#35;", r"\&lt; \&\#35;"),
+        ("50 % #1", "50 % #1", r"50 \% \#1"),
+        ("a|b", r"a\|b", r"a\textbar{}b"),
+        ("*s* ~y~", r"\*s\* \~y\~", r"*s* \textasciitilde{}y\textasciitilde{}"),
+        ("[a](b) <i>", r"[a\](b) \<i>", r"[a](b) $<$i$>$"),
+        ("größe 螺丝", "größe 螺丝", "größe 螺丝"),
+    ],
+)
+def test_any_folder_name_is_printed_as_it_is(name, markdown, latex):
+    made = first([ok(BOLT, "ear-dinov2")], [BOLT])
+    made = replace(made, frame=made.frame.replace({"category": {"bolt": name}}))
+    assert f"| {markdown} " in render.markdown(made)
+    assert f"{latex} & 0.900" in render.latex(made)
+    rows = csv.DictReader(io.StringIO(render.csv(made)))
+    assert [row["category"] for row in rows] == [name, "average"]
 
 
 def test_csv_holds_the_frame_to_six_decimals(tmp_path):

@@ -477,17 +477,53 @@ def _not_ours(path: Path) -> None:
     save_file({"x": torch.zeros(1)}, path)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda path: path.write_bytes(path.read_bytes()[:-100]),
-        lambda path: path.write_bytes(path.read_bytes()[:20]),
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(b"\x80\x04K\x01."),
-        _not_ours,
-    ],
-    ids=["tail lost", "header lost", "empty", "a pickle", "other safetensors"],
-)
+def _edited(old: bytes, new: bytes):
+    def edit(path: Path) -> None:
+        whole = path.read_bytes()
+        assert whole.count(old) == 1
+        path.write_bytes(whole.replace(old, new))
+
+    return edit
+
+
+def _turned(share: float):
+    def turn(path: Path) -> None:
+        whole = bytearray(path.read_bytes())
+        whole[int(share * len(whole))] ^= 1
+        path.write_bytes(whole)
+
+    return turn
+
+
+def _zeroed(path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-600] + bytes(500) + whole[-100:])
+
+
+def _of_another_stage(path: Path) -> None:
+    other = Run(path.parent)
+    other.checkpoint = Checkpoint(path.with_name("other.ckpt"), "run")
+    other.train_until(3)
+    other.checkpoint.path.replace(path)
+
+
+DAMAGES = {
+    "tail lost": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "header lost": lambda path: path.write_bytes(path.read_bytes()[:20]),
+    "appended": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+    "empty": lambda path: path.write_bytes(b""),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "a zeroed block": _zeroed,
+    "a pickle": lambda path: path.write_bytes(b"\x80\x04K\x01."),
+    "other safetensors": _not_ours,
+    "key": _edited(rb"\"key\": \"run\"", rb"\"key\": \"ruN\""),
+    "epoch": _edited(rb"\"epoch\": 2, \"history", rb"\"epoch\": 1, \"history"),
+    "weights swapped": _edited(b'"module/head/bias"', b'"module/body/bias"'),
+    "of another stage": _of_another_stage,
+} | {f"bit at {share}": _turned(share) for share in (0.0, 0.01, 0.1, 0.3, 0.5, 0.8, 0.999)}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_checkpoint_ends_with_one_line_that_names_it(tmp_path, damage):
     run = Run(tmp_path)
     run.train_until(5)
@@ -496,6 +532,10 @@ def test_a_damaged_checkpoint_ends_with_one_line_that_names_it(tmp_path, damage)
         Run(tmp_path).train()
     assert str(run.checkpoint.path) in str(error.value)
     assert "\n" not in str(error.value)
+    run.checkpoint.path.unlink()
+    whole, again = Run(tmp_path / "whole"), Run(tmp_path)
+    assert whole.train() == again.train()
+    assert whole.contents() == again.contents()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

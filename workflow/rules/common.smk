@@ -1,42 +1,51 @@
 # Configuration and the table of phases, for all rules: what a rule reads, writes and depends on.
 
+import gc
 import os
 import sys
 from pathlib import Path
 
-import yaml
+from fader.pipeline import failures
+
+# Ends with one line, as the command line does. Whatever fails from here on ends so too.
+stop = failures.watch().stop
 
 from fader import config as schema
-from fader.pipeline import external, paths, phases, record, weights
+from fader.data import own
+from fader.errors import FaderError
+from fader.pipeline import external, listing, locks, paths, phases, weights
 from fader.pipeline.jobs import Job, on_gpu
 from fader.report import warnings
 
+# What is imported stays, and the garbage collector need not go through it all over again.
+gc.freeze()
+
 # One configuration file, complete: params.yaml, or the one given by --configfile.
-given = workflow.config_settings.configfiles
-PARAMS = Path(given[0]) if given else Path("params.yaml")
-
-
-def stop(message):
-    """End with one line, as the command line does."""
-    raise SystemExit(f"fader: {message}")
+given = workflow.config_settings
+PARAMS = Path(given.configfiles[0]) if given.configfiles else Path("params.yaml")
 
 
 try:
-    plain = yaml.safe_load(PARAMS.read_text())
-    if config and config != plain:
+    if given.config or len(given.configfiles) > 1:
         stop(
             "--config overrides and several --configfile are not supported: edit one complete file"
         )
-    config.update(plain)
-    CONFIG = schema.parse(plain, str(PARAMS))
-    # Decided once: jobs follow what the main process writes.
-    CONFIG = (
-        weights.plan(CONFIG) if workflow.is_main_process else weights.planned(CONFIG)
-    )
-except FileNotFoundError:
-    stop(f"{PARAMS}: no such file; `fader preset demo` writes one")
-except (yaml.YAMLError, TypeError, ValueError) as error:
-    stop(" ".join(str(error).split()))
+    CONFIG = schema.load(PARAMS)
+    config.update(CONFIG.plain)
+    # Decided once: jobs follow what the main process writes, and nobody else does meanwhile.
+    if workflow.is_main_process and not locks.engine_at_work():
+        unlisted = [
+            place
+            for place in CONFIG.categories
+            if not Path(paths.listing(CONFIG.run, "pack", place, None)).is_file()
+        ]
+        own.check(CONFIG, unlisted, str(PARAMS))
+        CONFIG = weights.plan(CONFIG)
+        external.write_states(CONFIG)
+    else:
+        CONFIG = weights.planned(CONFIG)
+except (OSError, FaderError) as error:
+    stop(error)
 
 # Every `fader` command of a rule reads the same file.
 os.environ["FADER_PARAMS"] = str(PARAMS)
@@ -46,10 +55,10 @@ envvars:
     "FADER_PARAMS",
 
 
-# One engine at a time: see fader.pipeline.record.
+# One engine at a time: see fader.pipeline.locks.
 if workflow.is_main_process:
     try:
-        record.refuse_beside_dvc()
+        locks.refuse_beside_dvc()
     except ValueError as error:
         stop(error)
 
@@ -61,9 +70,11 @@ onsuccess:
 
 onstart:
     try:
-        record.hold_dvc()
-    except ValueError as error:
+        locks.hold_engine()
+    except (OSError, ValueError) as error:
         stop(error)
+    for line in listing.descriptions(CONFIG):
+        print(line, file=sys.stderr)
 
 
 wildcard_constraints:
@@ -83,11 +94,11 @@ def job_of(phase, wildcards):
 
 
 def inputs(phase):
-    """Artefacts that a job reads, and files of the user's own."""
+    """Artefacts that a job reads, and its state: settings, code, files of the user's own."""
 
     def of_job(wildcards):
         job = job_of(phase, wildcards)
-        return phases.read_paths(CONFIG, job) + external.files(CONFIG, job)
+        return [*phases.read_paths(CONFIG, job), external.state_file(CONFIG, job)]
 
     return of_job
 
@@ -97,16 +108,6 @@ def outputs(phase, seed="{seed}"):
     place = None if phases.PHASES[phase].over == "run" else "{place}"
     system = "{system}" if phases.PHASES[phase].systems else None
     return list(phases.outputs(CONFIG, Job(phase, place, system, seed)).values())
-
-
-def settings(phase):
-    """The part of the configuration that a job depends on: another value reruns it."""
-    return lambda wildcards: phases.settings(CONFIG, job_of(phase, wildcards))
-
-
-def code(phase):
-    """Digest of the code that a job runs: see fader.pipeline.code."""
-    return lambda wildcards: external.code_digest(CONFIG, job_of(phase, wildcards))
 
 
 def one_of(names):

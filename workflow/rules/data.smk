@@ -16,9 +16,6 @@ rule dataset:
     resources:
         mem_mb=1000,
         runtime=240,
-    params:
-        settings=settings("dataset"),
-        code=code("dataset"),
     shell:
         "fader run dataset {wildcards.place} > {log} 2>&1"
 
@@ -37,8 +34,5 @@ rule pack:
     resources:
         mem_mb=4000,
         runtime=30,
-    params:
-        settings=settings("pack"),
-        code=code("pack"),
     shell:
         "fader run pack {wildcards.place} > {log} 2>&1"

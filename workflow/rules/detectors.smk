@@ -17,8 +17,5 @@ rule detector:
         mem_mb=8000,
         runtime=1440,
         gpu=GPU,
-    params:
-        settings=settings("detector"),
-        code=code("detector"),
     shell:
         "fader run detector {wildcards.place} --system {wildcards.system} --seed {wildcards.seed} > {log} 2>&1"

@@ -16,9 +16,6 @@ rule ear:
         mem_mb=8000,
         runtime=720,
         gpu=GPU,
-    params:
-        settings=settings("ear"),
-        code=code("ear"),
     shell:
         "fader run ear {wildcards.place} --seed {wildcards.seed} > {log} 2>&1"
 
@@ -38,8 +35,5 @@ rule mosaic:
         mem_mb=6000,
         runtime=60,
         gpu=GPU,
-    params:
-        settings=settings("mosaic"),
-        code=code("mosaic"),
     shell:
         "fader run mosaic {wildcards.place} --seed {wildcards.seed} > {log} 2>&1"

@@ -17,8 +17,5 @@ rule evaluate:
         mem_mb=8000,
         runtime=240,
         gpu=GPU,
-    params:
-        settings=settings("evaluate"),
-        code=code("evaluate"),
     shell:
         "fader run evaluate {wildcards.place} --seed {wildcards.seed} > {log} 2>&1"

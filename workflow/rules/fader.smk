@@ -17,9 +17,6 @@ rule fader:
         mem_mb=FADER_MB,
         runtime=1440,
         gpu=GPU,
-    params:
-        settings=settings("fader"),
-        code=code("fader"),
     shell:
         "fader run fader {wildcards.place} --seed {wildcards.seed} > {log} 2>&1"
 
@@ -40,9 +37,6 @@ rule plugin:
         mem_mb=FADER_MB,
         runtime=1440,
         gpu=GPU,
-    params:
-        settings=settings("plugin"),
-        code=code("plugin"),
     shell:
         "fader run plugin {wildcards.place} --system {wildcards.system} --seed {wildcards.seed} > {log} 2>&1"
 
@@ -63,8 +57,5 @@ rule variant:
         mem_mb=FADER_MB,
         runtime=1440,
         gpu=GPU,
-    params:
-        settings=settings("variant"),
-        code=code("variant"),
     shell:
         "fader run variant {wildcards.place} --system {wildcards.system} --seed {wildcards.seed} > {log} 2>&1"

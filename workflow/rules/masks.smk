@@ -20,9 +20,6 @@ rule codebook:
         mem_mb=8000,
         runtime=720,
         gpu=GPU,
-    params:
-        settings=settings("codebook"),
-        code=code("codebook"),
     shell:
         "fader run codebook > {log} 2>&1"
 
@@ -44,9 +41,6 @@ rule mask:
         mem_mb=6000,
         runtime=120,
         gpu=GPU,
-    params:
-        settings=settings("mask"),
-        code=code("mask"),
     shell:
         "fader run mask {wildcards.place} --system {wildcards.system} > {log} 2>&1"
 
@@ -68,8 +62,5 @@ rule mask_of_seed:
         mem_mb=12000,
         runtime=1440,
         gpu=GPU,
-    params:
-        settings=settings("mask"),
-        code=code("mask"),
     shell:
         "fader run mask {wildcards.place} --system {wildcards.system} --seed {wildcards.seed} > {log} 2>&1"

@@ -1,9 +1,21 @@
 # The printed page: tables, figures and numbers from everything that was measured in the run.
 
 
+def lacking():
+    """A file of every job that has not made all of its own.
+
+    Snakemake makes a missing file only where another has to be made from it: one that was deleted,
+    or went with a failed job, would stay away as long as the page is there.
+    """
+    for job in phases.jobs(CONFIG):
+        files = phases.outputs(CONFIG, job).values()
+        yield from [path for path in files if not Path(path).exists()][:1]
+
+
 rule tables:
     input:
         outputs("report", seed=None),
+        list(lacking()),
 
 
 rule cost:
@@ -21,9 +33,6 @@ rule cost:
         mem_mb=8000,
         runtime=60,
         gpu=GPU,
-    params:
-        settings=settings("cost"),
-        code=code("cost"),
     shell:
         "fader run cost > {log} 2>&1"
 
@@ -45,8 +54,5 @@ rule report:
     resources:
         mem_mb=4000,
         runtime=30,
-    params:
-        settings=settings("report"),
-        code=code("report"),
     shell:
         "fader run report > {log} 2>&1"

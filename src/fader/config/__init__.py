@@ -23,7 +23,7 @@ from fader.config.detectors import (
     Variant,
     Vit,
 )
-from fader.config.files import load, parse, schema, use_preset
+from fader.config.files import activate, load, parse, schema, use_preset
 from fader.config.maskers import (
     KINDS,
     TRAINED_KINDS,
@@ -82,6 +82,7 @@ __all__ = [
     "Vit",
     "Weight",
     "WinClip",
+    "activate",
     "load",
     "parse",
     "schema",

@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fader.config.base import Fraction, Positive, Section
+from fader.config.base import Fraction, Positive, Section, UserPath
+from fader.config.roots import clash
 
 MaskUse = Literal["present", "inverted", "absent"]
 
@@ -51,7 +52,7 @@ class Folder(Section):
 
     source: Literal["folder"]
     layout: Literal["mvtec", "visa"]
-    root: str = Field(min_length=1, description="folder that holds the categories")
+    root: UserPath = Field(description="folder that holds the categories")
     paper: Literal["mvtec_ad", "visa"] | None = Field(
         description="the public set this is a copy of (compared with the paper), or null"
     )
@@ -66,13 +67,19 @@ class Folder(Section):
         default=None,
         gt=0,
         description="pixel value of white in images of more than 8 bits; null: measured, see"
-        " fader.data.pack",
+        " fader.data.decode",
     )
 
     @model_validator(mode="after")
     def _complete_needs_paper(self) -> Self:
         if self.complete and self.paper is None:
             raise ValueError("complete: true needs `paper` to name the public set")
+        return self
+
+    @model_validator(mode="after")
+    def _root_is_the_users(self) -> Self:
+        if reason := clash(self.root):
+            raise ValueError(f"root: {self.root!r} {reason}")
         return self
 
 

@@ -1,65 +1,110 @@
 """Configuration files: read, checked, copied from a preset."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from fader.config import problems, syntax
 from fader.config.run import Config
-from fader.errors import FaderError
-from fader.files import replacing
+from fader.errors import FaderError, near
+from fader.files import replacing, shown
+
+PRESETS = Path("presets")
 
 
 def parse(values: Any, source: str) -> Config:
     """Validate plain values; a FaderError is one line that names the source and the first wrong
     key."""
+    if not isinstance(values, dict):
+        kinds = {"NoneType": "empty", "list": "a list"}
+        kind = kinds.get(type(values).__name__, "a single value")
+        raise FaderError(f"{source}: {kind}, no configuration; `fader preset demo` writes one")
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False)
-        first = problems[0]
-        # The tag of a union is no key of the file: drop it.
-        tags = {"datasets": 2, "detectors": 2, "masks": 3}
-        tag = tags.get(str(first["loc"][0]) if first["loc"] else "")
-        where = ".".join(str(part) for i, part in enumerate(first["loc"]) if i != tag)
-        message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
-        if first["type"] == "extra_forbidden":
-            message = "unknown key"
-        elif first["type"] not in ("missing", "value_error"):
-            message += f", got {first['input']!r}"
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        # The models' own validators open their message with the key inside their section.
-        joint = "." if first["type"] == "value_error" else ": "
-        raise FaderError(f"{source}: {where + joint if where else ''}{message}{more}") from None
+        line = problems.sentence(error, Config.model_json_schema())
+        raise FaderError(f"{source}: {line}") from None
 
 
 def load(path: Path = Path("params.yaml")) -> Config:
-    """Read and validate a configuration file; FaderError when it is missing, not YAML or not
-    valid."""
+    """Read and validate a configuration file.
+
+    Raises
+    ------
+    FaderError : one line with the file's name: it cannot be read, is no YAML (see
+        ``fader.config.syntax``) or no configuration.
+    """
+    return _loaded(_read(path), shown(path))
+
+
+def _loaded(data: bytes, name: str) -> Config:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = syntax.plain(data)
+    except FaderError as error:
+        raise FaderError(f"{name}: {error}") from None
+    return parse(values, name)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except FileNotFoundError:
         raise FaderError(
-            f"{path}: no such file; `fader preset demo` writes one in the repository's root"
+            f"{shown(path)}: no such file; `fader preset demo` writes one in the repository's root"
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise FaderError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    return parse(values, str(path))
+    except IsADirectoryError:
+        raise FaderError(f"{shown(path)}: a folder, no file; remove or rename it") from None
+    except OSError as error:
+        raise FaderError(f"{shown(path)}: cannot be read ({error.strerror})") from None
 
 
-def use_preset(name: str, target: Path, presets: Path = Path("presets")) -> Path:
-    """Copy a validated preset onto ``target``; FaderError when there is none of that name."""
+def use_preset(name: str, target: Path, presets: Path = PRESETS) -> tuple[Path, Path | None]:
+    """Write a preset to ``target``; returns the preset, and as ``activate``."""
     source = presets / f"{name}.yaml"
     if not source.is_file():
-        known = ", ".join(sorted(p.stem for p in presets.glob("*.yaml"))) or f"none in {presets}/"
-        raise FaderError(f"no preset {name!r} (there are: {known})")
-    load(source)
+        known = sorted(path.stem for path in presets.glob("*.yaml"))
+        listed = ", ".join(known) or f"none in {presets}/"
+        raise FaderError(f"no preset {name!r} (there are: {listed}){near(name, known)}")
+    return source, activate(_read(source), shown(source), target, presets)
+
+
+def activate(data: bytes, source: str, target: Path, presets: Path = PRESETS) -> Path | None:
+    """Write a configuration to ``target``; ``source`` is its name in errors.
+
+    A file that is there already is kept beside it, as ``params.yaml.old`` (``.old2`` …), unless it
+    is the same or that of a preset. Returns where it is kept; None where it need not be.
+
+    Raises
+    ------
+    FaderError : it is not valid, or ``target`` is a folder or cannot be read.
+    """
+    _loaded(data, source)
+    kept = None
+    if target.exists():
+        former = _read(target)
+        others = [
+            path for path in presets.glob("*.yaml") if path.is_file() and not path.samefile(target)
+        ]
+        if former != data and former not in map(_read, others):
+            kept = _keep(target, former)
     with replacing(target) as temporary:
-        shutil.copyfile(source, temporary)
-    return source
+        temporary.write_bytes(data)
+    return kept
+
+
+def _keep(path: Path, data: bytes) -> Path:
+    """A copy of a file beside it, where no other content is."""
+    number = 1
+    while True:
+        copy = path.with_name(f"{path.name}.old{number if number > 1 else ''}")
+        if not copy.exists():
+            with replacing(copy) as temporary:
+                temporary.write_bytes(data)
+        if copy.is_file() and copy.read_bytes() == data:
+            return copy
+        number += 1
 
 
 def schema() -> str:

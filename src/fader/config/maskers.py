@@ -1,10 +1,12 @@
 """Maskers, the codebook that one of them needs, and the rule that makes masks of saliency."""
 
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fader.config.base import LearningRate, MaskerName, Name, Positive, Section
+from fader.config.base import LearningRate, MaskerName, Name, Positive, Section, UserPath
+from fader.errors import near
 
 
 class MaskerSection(Section):
@@ -40,7 +42,7 @@ class WinClip(MaskerSection):
     paper: ClassVar[dict[str | None, str]] = {None: "winclip"}
 
     kind: Literal["winclip"]
-    names: dict[Name, str] = Field(
+    names: dict[str, str] = Field(
         description="category → words for it in the prompts, where the folder's own do not do"
     )
     batch: Positive = Field(description="windows per forward pass of the image encoder")
@@ -140,7 +142,7 @@ TRAINED_KINDS = frozenset({"dsr", "msflow", "aminet"})
 class Codebook(Section):
     """DSR's frozen quantised autoencoder, shared by all categories; not made where none uses it."""
 
-    file: str | None = Field(
+    file: UserPath | None = Field(
         description="weights pre-trained on ImageNet, as the authors give them, or null:"
         " trained here"
     )
@@ -177,9 +179,10 @@ class Masks(Section):
     @model_validator(mode="after")
     def _base_is_a_masker(self) -> Self:
         if self.base not in self.maskers:
-            raise ValueError(f"base: {self.base!r} is not among maskers {sorted(self.maskers)}")
-        if unknown := sorted(set(self.optional) - set(self.maskers)):
-            raise ValueError(f"optional: {', '.join(unknown)} not among maskers")
+            raise ValueError(f"base: {_absent(self.base, self.maskers)}")
+        for i, masker in enumerate(self.optional):
+            if masker not in self.maskers:
+                raise ValueError(f"optional.{i}: {_absent(masker, self.maskers)}")
         if self.base in self.optional:
             raise ValueError(f"optional: {self.base} is the base masker, which EAR needs")
         return self
@@ -191,3 +194,7 @@ class Masks(Section):
     def coded(self, masker: str) -> bool:
         """Whether a masker works with the run's codebook."""
         return self.maskers[masker].kind == "dsr"
+
+
+def _absent(masker: str, maskers: Iterable[str]) -> str:
+    return f"{masker!r} is not among maskers ({', '.join(maskers)}){near(masker, maskers)}"

@@ -1,13 +1,15 @@
 """The whole configuration of a run."""
 
+import unicodedata
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from fader.config.base import Fraction, MaskerName, Name, Positive, Section
-from fader.config.data import Dataset, Image, Validation
+from fader.config.base import Fraction, MaskerName, Name, Positive, Section, UserPath
+from fader.config.data import Dataset, Folder, Image, Validation
 from fader.config.detectors import (
     DetectorSettings,
     Ear,
@@ -18,6 +20,11 @@ from fader.config.detectors import (
     Variant,
 )
 from fader.config.maskers import Codebook, Masks
+from fader.config.roots import clash
+from fader.errors import near
+
+# What a run keeps beside the folders of its categories.
+_TAKEN = ("codebook", "cost", "curves", "figures", "metrics", "normals", "tables")
 
 
 class Score(Section):
@@ -60,7 +67,18 @@ class Place(Section):
     """One category of a data set: a row of every table."""
 
     dataset: Name = Field(description="a key of datasets")
-    category: Name = Field(description="the category's folder")
+    category: str = Field(description="the category's folder, by its own name")
+
+    @model_validator(mode="after")
+    def _category_is_a_folder(self) -> Self:
+        name = self.category
+        if name in ("", ".", "..") or "/" in name:
+            raise ValueError(f"category: {name!r} is no name of a folder in the data set's root")
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+            raise ValueError(f"category: {name!r} cannot be printed; rename the folder")
+        if name == "average":
+            raise ValueError("category: 'average' is a row of every table; rename the folder")
+        return self
 
 
 class Config(Section):
@@ -74,7 +92,7 @@ class Config(Section):
         min_length=1, description="one training each; mean ± std in the tables; three, our choice"
     )
     datasets: dict[Name, Dataset] = Field(min_length=1)
-    weights_dir: str | None = Field(
+    weights_dir: UserPath | None = Field(
         description="folder searched first for pretrained weights, or null ($FADER_WEIGHTS)"
     )
     image: Image
@@ -95,14 +113,26 @@ class Config(Section):
     report: Report
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _placed(self) -> Self:
         for stage, place in self.categories.items():
+            if stage in _TAKEN:
+                raise ValueError(f"categories.{stage}: a run has a folder of that name; rename it")
             if place.dataset not in self.datasets:
                 raise ValueError(
                     f"categories.{stage}.dataset: {place.dataset!r} is not under datasets"
+                    f" ({', '.join(self.datasets)}){near(place.dataset, self.datasets)}"
                 )
+            dataset = self.datasets[place.dataset]
+            if isinstance(dataset, Folder) and (
+                reason := clash(str(Path(dataset.root, place.category)))
+            ):
+                raise ValueError(f"categories.{stage}.category: {place.category!r} {reason}")
         if len(set(self.pairs())) < len(self.categories):
             raise ValueError("categories: the same category of a data set is listed twice")
+        return self
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: the same seed is listed twice")
         step = 2 ** (len(self.unet.widths) - 1)
@@ -174,5 +204,5 @@ class Config(Section):
         shown = {"table4": bool(self.trained_maskers()), "table5": "visa" in public}
         shown |= {"table3": "ablation" in roles, "controls": "control" in roles}
         names = ["table1", "table2", "table3", "table4", "table5", "masks", "controls"]
-        names += ["validation", "cost", "statistics"]
+        names += ["validation", "cost", "statistics", "data"]
         return [name for name in names if shown.get(name, True)]

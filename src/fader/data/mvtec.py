@@ -2,17 +2,25 @@
 
 ::
 
-    <root>/<category>/train/good/*.png
-    <root>/<category>/test/{good,<defect>}/*.png
-    <root>/<category>/ground_truth/<defect>/<stem>_mask.png      (or <stem>.png)
+    <root>/<category>/train/good/**/*.png
+    <root>/<category>/test/{good,<defect>}/**/*.png
+    <root>/<category>/ground_truth/<defect>/**/<stem>_mask.png
+
+Images may lie in folders of any depth. A mask lies at its image's place below
+``ground_truth/<defect>``, or directly in there where that leaves no doubt; it is called as its
+image (``<stem>``), or ``<stem>_mask``, ``_gt``, ``_seg`` or ``_label``, in any image format.
+``ground_truth/good`` (empty masks in some conversions) is ignored and counted. Images anywhere else
+are refused, because nobody can tell what they are meant to be.
 
 Source: P. Bergmann, M. Fauser, D. Sattlegger, C. Steger, "MVTec AD: A Comprehensive Real-World
 Dataset for Unsupervised Anomaly Detection", CVPR 2019.
 """
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path, PurePath
 
+from fader.config.data import MaskUse
 from fader.data.layout import (
     GOOD,
     Category,
@@ -20,10 +28,21 @@ from fader.data.layout import (
     Release,
     Sample,
     category_folder,
+    files,
     folders,
-    images,
+    ignored,
+    nfc,
+    sort_out,
 )
 from fader.errors import FaderError
+from fader.files import shown
+
+TRAIN, TEST, MASKS = "train", "test", "ground_truth"
+MASK_SUFFIXES = ("_mask", "_gt", "_seg", "_label")
+# Folders of test images that say "no defect" but are not called so here, lower case.
+MEANT_AS_GOOD = frozenset(
+    ("good", "ok", "okay", "normal", "nominal", "pass", "no_defect", "defect_free", "non_defective")
+)
 
 # sha256, size and counts agree in several independent public download scripts and audits. MVTec
 # hands out share links and replaces them now and then: the first is the newest in use, the others
@@ -64,55 +83,184 @@ RELEASE = Release(
 )
 
 
-def index(root: Path, category: str) -> Category:
-    """Index ``root/category``. ``ground_truth/good`` (empty masks in some conversions) is not read.
+def index(root: Path, category: str, masks: MaskUse = "present") -> Category:
+    """Index ``root/category`` by names alone. Masks that are absent are not looked for.
 
     Raises
     ------
-    FaderError : naming the folder or file: root, category or a split is missing or empty; the test
-        split lacks good or defective images (AUROC needs both); a defective image has no mask; a
-        mask has no image.
+    FaderError : naming the folder or file: root or category is missing; there are no training or no
+        test images; an image lies where the layout has none, or beside an image as its mask; a
+        defective image has no mask or two; a mask has no image or two.
     """
     folder = category_folder(root, category)
-    train = tuple(Sample(path, None, GOOD) for path in images(folder / "train" / GOOD))
-    test = folder / "test"
-    kinds = folders(test) if test.is_dir() else []
-    if not kinds:
-        raise FaderError(f"{test}: no test images; expected test/good and test/<defect> folders")
-    if GOOD not in kinds or kinds == [GOOD]:
-        lacking = "defective" if GOOD in kinds else "good"
-        raise FaderError(f"{test}: no {lacking} images, but AUROC needs both; there is {kinds}")
-    good = tuple(Sample(path, None, GOOD) for path in images(test / GOOD))
-    defects = [kind for kind in kinds if kind != GOOD]
-    defective = tuple(sample for defect in defects for sample in _defective(folder, defect))
-    _check_every_mask_used(folder / "ground_truth", defective)
-    return Category(category, folder, train, good + defective)
+    without = MASKS if masks == "absent" else f"{MASKS}/{GOOD}"
+    images, reasons = sort_out(folder, (without,))
+    placed = _placed(folder, images)
+    warnings = _without_images(folder, placed[TEST])
+    if not placed[TRAIN][GOOD]:
+        raise FaderError(
+            f"{shown(folder / TRAIN / GOOD)}: no training images; the data set is incomplete or in"
+            " another layout"
+        )
+    if not any(placed[TEST].values()):
+        raise FaderError(
+            f"{shown(folder / TEST)}: no test images; expected {TEST}/{GOOD} and {TEST}/<defect>"
+            " folders"
+        )
+    test = [Sample(path, None, GOOD) for path in placed[TEST].pop(GOOD, [])]
+    for defect, defective in sorted(placed[TEST].items()):
+        if masks == "absent":
+            test += [Sample(path, None, shown(defect)) for path in defective]
+        else:
+            test += _masked(folder, defect, defective, placed[MASKS].pop(defect, []))
+    for defect, unused in sorted(placed[MASKS].items()):
+        raise FaderError(
+            f"{shown(unused[0])}: mask without an image in {TEST}/{shown(defect)}, which has none"
+        )
+    train = tuple(Sample(path, None, GOOD) for path in placed[TRAIN][GOOD])
+    return Category(category, folder, train, tuple(test), masks, reasons, warnings)
 
 
-def _defective(folder: Path, defect: str) -> Iterator[Sample]:
-    masks = {path.stem: path for path in _masks(folder / "ground_truth" / defect)}
-    for image in images(folder / "test" / defect):
-        mask = masks.get(f"{image.stem}_mask") or masks.get(image.stem)
-        if mask is None:
+Placed = dict[str, dict[str, list[Path]]]
+
+
+def _placed(folder: Path, images: Sequence[Path]) -> Placed:
+    """Images by the two folders that they lie in: ``{"test": {"scratch": […]}}``.
+
+    Raises
+    ------
+    FaderError : an image lies elsewhere; or two folders have one name, or a name that says good.
+    """
+    placed: Placed = {TRAIN: defaultdict(list), TEST: defaultdict(list), MASKS: defaultdict(list)}
+    called: dict[tuple[str, str], str] = {}
+    layout = f"{TRAIN}/{GOOD}, {TEST}/{GOOD}, {TEST}/<defect> and {MASKS}/<defect>"
+    for path in images:
+        top, *inner = path.relative_to(folder).parts
+        if len(inner) < 2:
             raise FaderError(
-                f"{image}: no mask; expected {image.stem}_mask.png or {image.stem}.png in "
-                f"{folder / 'ground_truth' / defect}"
+                f"{shown(path)}: an image directly in {shown(path.parent.name)}; they lie in"
+                f" {layout}: move it there or away"
             )
-        yield Sample(image, mask, defect)
+        if top not in placed or (top == TRAIN and inner[0] != GOOD):
+            where = folder / top / inner[0] if top == TRAIN else folder / top
+            raise FaderError(
+                f"{shown(where)}: images in a folder that the layout does not have; they lie in"
+                f" {layout}: rename it or move it away"
+            )
+        name = nfc(inner[0])
+        if called.setdefault((top, name), inner[0]) != inner[0]:
+            raise FaderError(
+                f"{shown(folder / top / inner[0])}: two folders of that name, with composed and"
+                " with decomposed letters; make them one"
+            )
+        if top == TEST and name != GOOD and _plain(name) in MEANT_AS_GOOD:
+            raise FaderError(
+                f"{shown(folder / top / inner[0])}: normal images or a defect? call the folder of"
+                f" normal images {GOOD!r}, or the defect by another name"
+            )
+        placed[top][name].append(path)
+    _check_beside(placed[TRAIN][GOOD], lone=False)
+    for name, tested in placed[TEST].items():
+        _check_beside(tested, lone=name != GOOD)
+    return placed
 
 
-def _check_every_mask_used(ground_truth: Path, defective: Iterable[Sample]) -> None:
-    used = {sample.mask for sample in defective}
-    for defect in folders(ground_truth):
-        unused = [p for p in _masks(ground_truth / defect) if p not in used and defect != GOOD]
-        if unused:
-            raise FaderError(f"{unused[0]}: mask without an image in test/{defect}")
+def _plain(name: str) -> str:
+    return name.strip().casefold().replace(" ", "_").replace("-", "_")
 
 
-def _masks(folder: Path) -> list[Path]:
-    """PNG only: lossy masks have no exact zeros, and every non-zero pixel is a defect."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        p for p in folder.iterdir() if p.suffix.lower() == ".png" and not p.name.startswith(".")
-    )
+def _without_images(folder: Path, tested: Collection[str]) -> tuple[str, ...]:
+    """A line about each empty folder in ``test``; FaderError where one has files but no image."""
+    lines = []
+    for name in folders(folder / TEST) if (folder / TEST).is_dir() else ():
+        if nfc(name) in tested or ignored(PurePath(name, "any.png")):
+            continue
+        there = [path for path in files(folder / TEST / name) if not path.name.startswith(".")]
+        if there:
+            raise FaderError(
+                f"{shown(there[0])}: no image by its suffix, and {TEST}/{shown(name)} has none;"
+                " save its images as PNG, or move the folder away"
+            )
+        lines.append(f"{TEST}/{shown(name)} is empty")
+    return tuple(lines)
+
+
+def _check_beside(images: Sequence[Path], *, lone: bool) -> None:
+    """FaderError where an image of a folder is called as the mask of another one beside it; or, of
+    defects (``lone``), where two are called the same but for their suffix."""
+    there: dict[tuple[Path, str], Path] = {}
+    for path in images:
+        other = there.setdefault((path.parent, nfc(path.stem)), path)
+        if lone and other is not path:
+            raise FaderError(
+                f"{shown(other)} and {shown(path.name)}: two images, or one and its mask? rename"
+                f" one, or move the mask to {MASKS}/<defect>"
+            )
+    for path in images:
+        stem, suffix = _split(path)
+        if suffix and (path.parent, stem) in there:
+            raise FaderError(
+                f"{shown(path)}: called as a mask of {shown(there[path.parent, stem].name)} beside"
+                f" it; masks lie in {MASKS}/<defect>: move it there, or rename it if it is an image"
+            )
+
+
+def _split(path: Path) -> tuple[str, str]:
+    """Stem of a file, and the end of it that marks masks, or nothing: ``("000", "_mask")``."""
+    stem = nfc(path.stem)
+    for suffix in MASK_SUFFIXES:
+        if stem.casefold().endswith(suffix):
+            return stem[: -len(suffix)], suffix
+    return stem, ""
+
+
+def _masked(
+    folder: Path, defect: str, images: Sequence[Path], masks: Sequence[Path]
+) -> Iterator[Sample]:
+    """Images of a defect, each with its mask.
+
+    Raises
+    ------
+    FaderError : an image has no mask or two; a mask has no image or two.
+    """
+    there = defaultdict(list)
+    for mask in masks:
+        stem, suffix = _split(mask)
+        there[_below(folder, mask), stem + suffix].append(mask)
+    images_of: dict[Path, Path] = {}
+    for image in images:
+        names = [nfc(image.stem) + suffix for suffix in ("", *MASK_SUFFIXES)]
+        own = [mask for name in names for mask in there[_below(folder, image), name]]
+        flat = [mask for name in names for mask in there[(), name]]
+        found = own or flat
+        if not found:
+            stem, place = shown(image.stem), shown(folder / MASKS / defect)
+            raise FaderError(
+                f"{shown(image)}: no mask; expected {stem}_mask.png or {stem}.png (or _gt, _seg,"
+                f" _label) in {place}; where there are no masks, say so: datasets.<name>.masks:"
+                " absent"
+            )
+        if len(found) > 1:
+            first, second = (shown(path.relative_to(folder)) for path in found[:2])
+            raise FaderError(
+                f"{shown(image)}: two masks, {first} and {second}; remove the one that is not meant"
+            )
+        other = images_of.setdefault(found[0], image)
+        if other is not image:
+            first, second = (shown(path.relative_to(folder)) for path in (other, image))
+            raise FaderError(
+                f"{shown(found[0])}: one mask for two images, {first} and {second}; give each its"
+                " own, at the image's place below the folder of masks"
+            )
+        yield Sample(image, found[0], shown(defect))
+    unused = [mask for mask in masks if mask not in images_of]
+    if unused:
+        raise FaderError(
+            f"{shown(unused[0])}: mask without an image in {TEST}/{shown(defect)}; correct its name"
+            " or remove it"
+        )
+
+
+def _below(folder: Path, path: Path) -> tuple[str, ...]:
+    """Folders between ``<split>/<defect>`` and a file, by which images and masks are matched."""
+    return tuple(map(nfc, path.relative_to(folder).parts[2:-1]))

@@ -1,34 +1,25 @@
-"""Decoding a category into arrays, once, at the working resolution.
+"""A category as arrays, decoded and resized once, at the working resolution.
 
-Images are resized with Pillow's bicubic filter, whose support grows with the scale factor
-(antialiased), and the aspect ratio is not kept. Masks are resized with the nearest neighbour: a
-pixel is a defect if the original pixel at its centre is non-zero. Pixels are taken as stored: an
-EXIF orientation is not applied.
+``decode`` says how image files are read, ``masks`` which pixels of a mask are the defect. Images
+are resized with Pillow's bicubic filter, whose support grows with the scale factor (antialiased),
+and the aspect ratio is not kept. Masks are resized with the nearest neighbour: a pixel is a defect
+if the original pixel at its centre is one.
 """
 
-import os
-import struct
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from fader.data.layout import GOOD, Category, Sample
+from fader.data import decode, masks
+from fader.data.decode import Picture, White
+from fader.data.layout import GOOD, Category, Sample, listed
 from fader.errors import FaderError
-
-# Everything Pillow's decoders raise on a truncated or damaged file.
-DECODE_ERRORS = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+from fader.files import shown
 
 
 @dataclass(frozen=True)
@@ -38,11 +29,14 @@ class Arrays:
     Parameters
     ----------
     train, test : (N, 3, size, size) and (M, 3, size, size) uint8, RGB, 0..255.
-    mask : (M, size, size) uint8 0/1, zeros for good images.
+    mask : (M, size, size) uint8 0/1, zeros for good images, and for all where masks are absent.
     label : (M,) uint8 0/1, 1 = defective.
     train_names, test_names : POSIX paths relative to the category's folder
-        (``test/scratch/003.png``).
+        (``test/scratch/003.png``), as text that can be printed.
     defects : type of each test image.
+    white : of the images of more than 8 bits; None where there are none.
+    vanished : number of masks without a pixel at ``size``.
+    warnings : lines about what looks odd in the images.
     """
 
     train: np.ndarray
@@ -52,92 +46,133 @@ class Arrays:
     train_names: list[str]
     test_names: list[str]
     defects: list[str]
+    white: White | None
+    vanished: int
+    warnings: list[str]
 
 
-def read_category(category: Category, size: int) -> Arrays:
+class _Read(NamedTuple):
+    """What is kept of an image beside its pixels at the working resolution.
+
+    ``digest`` is that of its pixels, ``covered`` the share of them that its mask marks, ``turned``
+    whether it has another EXIF orientation than its mask.
+    """
+
+    name: str
+    defect: str
+    digest: bytes
+    deep: bool
+    covered: float
+    turned: bool
+
+
+def read_category(
+    category: Category,
+    size: int,
+    *,
+    white: float | None = None,
+    digests: Mapping[str, str] | None = None,
+) -> Arrays:
     """Decode every image and mask of ``category`` at ``size`` x ``size`` pixels.
 
-    Grey images become three equal channels, 16-bit ones keep their upper 8 bits, an alpha channel
-    is dropped. A defect too small to meet a pixel centre leaves its mask empty and its label 1.
+    A defect too small to meet a pixel centre leaves its mask empty and its label 1, with a warning.
+
+    Parameters
+    ----------
+    white : pixel value of white in images of more than 8 bits; None measures it.
+    digests : path relative to the category's folder, as ``Category.path`` gives it → sha256 that
+        the file's bytes must have, in hexadecimal. None takes any bytes.
 
     Raises
     ------
-    FaderError : naming the file: it is unreadable or truncated, has 32-bit pixels, is a mask of
-        another size than its image, or a mask without a defect pixel at its original size.
+    FaderError : naming the file: as ``decode.read``, ``decode.rgb`` and ``masks.defect``; a mask is
+        of another size than its image; or naming the folder: the masks cover most of the images, or
+        no mask is left at ``size``.
     """
-    train, _ = _decode(category.train, size)
-    test, mask = _decode(category.test, size)
+    level = White(white) if white else decode.measured_white([s.image for s in category.train])
+    train, _, of_train = _decoded(category, category.train, size, level, digests)
+    test, mask, of_test = _decoded(category, category.test, size, level, digests)
+    masked = [i for i, sample in enumerate(category.test) if sample.mask is not None]
+    masks.check_typical(
+        [of_test[i].covered for i in masked],
+        inverted=category.masks == "inverted",
+        folder=shown(category.folder),
+    )
+    vanished = [of_test[i].name for i in masked if not mask[i].any()]
+    if masked and len(vanished) == len(masked):
+        raise FaderError(
+            f"{shown(category.folder)}: no defect is left of the masks at {size} x {size} pixels;"
+            " raise image.size"
+        )
+    every = [*of_train, *of_test]
     return Arrays(
         train=train,
         test=test,
         mask=mask,
         label=np.array([sample.defect != GOOD for sample in category.test], dtype=np.uint8),
-        train_names=_names(category, category.train),
-        test_names=_names(category, category.test),
+        train_names=[read.name for read in of_train],
+        test_names=[read.name for read in of_test],
         defects=[sample.defect for sample in category.test],
+        white=level if any(read.deep for read in every) else None,
+        vanished=len(vanished),
+        warnings=[
+            *_vanishing(vanished, len(masked), size),
+            *_mixed(every),
+            *_turned(of_test),
+            *_copies(of_train, of_test),
+        ],
     )
 
 
-def _names(category: Category, samples: Sequence[Sample]) -> list[str]:
-    return [sample.image.relative_to(category.folder).as_posix() for sample in samples]
-
-
-def _decode(samples: Sequence[Sample], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 3, size, size) images and (N, size, size) masks. Pillow decodes outside the GIL."""
+def _decoded(
+    category: Category,
+    samples: Sequence[Sample],
+    size: int,
+    white: White | None,
+    digests: Mapping[str, str] | None,
+) -> tuple[np.ndarray, np.ndarray, list[_Read]]:
+    """(N, 3, size, size) images and (N, size, size) masks. A few at a time are in memory as they
+    are on disk."""
     images = np.empty((len(samples), 3, size, size), dtype=np.uint8)
-    masks = np.zeros((len(samples), size, size), dtype=np.uint8)
+    marked = np.zeros((len(samples), size, size), dtype=np.uint8)
 
-    def decode(i: int) -> None:
-        rgb = _rgb(samples[i].image)
-        if samples[i].mask is not None:
-            masks[i] = _resized_mask(samples[i].mask, samples[i].image, rgb.size, size)  # type: ignore[arg-type]  # there
+    def read(path: Path) -> Picture:
+        sha256 = None if digests is None else digests.get(category.path(path), "not there")
+        return decode.read(path, sha256)
+
+    def one(i: int) -> _Read:
+        sample = samples[i]
+        picture, covered, turned = read(sample.image), 0.0, False
+        if sample.mask is not None:
+            mask = read(sample.mask)
+            _check_sizes(mask, picture)
+            defect = masks.defect(mask, picture, inverted=category.masks == "inverted")
+            marked[i] = defect[np.ix_(*(_nearest(side, size) for side in defect.shape))]
+            covered, turned = float(defect.mean()), mask.orientation != picture.orientation
+        rgb = decode.rgb(picture, white)
+        digest = hashlib.sha256(str(rgb.size).encode() + rgb.tobytes()).digest()
         if rgb.size != (size, size):
             rgb = rgb.resize((size, size), Image.Resampling.BICUBIC)
         images[i] = np.asarray(rgb).transpose(2, 0, 1)
+        name = category.label(sample)
+        return _Read(name, sample.defect, digest, picture.deep, covered, turned)
 
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(decode, range(len(samples))):
-            pass  # in order, so that of several bad files the first is reported
-    return images, masks
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except DECODE_ERRORS as error:
-        raise FaderError(
-            f"{path}: unreadable image ({error}); restore it from the archive"
-        ) from error
+    return images, marked, decode.each(one, range(len(samples)))
 
 
-def _rgb(path: Path) -> Image.Image:
-    image = _open(path)
-    if image.mode.startswith("I;16"):  # convert() would clip at 255 instead of scaling
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise FaderError(
-            f"{path}: 32-bit pixels have no agreed white level; save it with 8 or 16 bits"
+def _check_sizes(mask: Picture, picture: Picture) -> None:
+    size = picture.image.size
+    if mask.image.size == size:
+        return
+    line = "{}: mask of {} x {} pixels, but {} has {} x {}".format(
+        shown(mask.path), *mask.image.size, shown(picture.path), *size
+    )
+    if picture.orientation >= 5 and mask.image.size == size[::-1]:
+        line += (
+            " as its EXIF orientation turns it upright: the mask is drawn on the picture as stored;"
+            " turn the mask, or remove the orientation"
         )
-    return image.convert("RGB")
-
-
-def _resized_mask(path: Path, image: Path, image_size: tuple[int, int], size: int) -> np.ndarray:
-    mask = _open(path)
-    if mask.size != image_size:
-        raise FaderError(f"{path}: mask of {mask.size} pixels, but {image} has {image_size}")
-    defect: Any
-    if mask.mode in ("1", "L", "I", "F") or mask.mode.startswith("I;16"):
-        defect = np.asarray(mask) != 0
-    else:  # black is normal, whatever its palette index, and alpha says nothing
-        defect = np.asarray(mask.convert("RGB")).any(axis=2)
-    if not defect.any():
-        raise FaderError(
-            f"{path}: no defect pixel, but {image} is filed as defective; "
-            "correct the mask or move the image to test/good"
-        )
-    return defect[np.ix_(*(_nearest(side, size) for side in defect.shape))].astype(np.uint8)
+    raise FaderError(line)
 
 
 def _nearest(side: int, size: int) -> np.ndarray:
@@ -146,3 +181,51 @@ def _nearest(side: int, size: int) -> np.ndarray:
     In whole numbers: Pillow's NEAREST sums floats and misses centres that fall on a pixel border.
     """
     return (2 * np.arange(size) + 1) * side // (2 * size)
+
+
+# What looks odd.
+
+
+def _vanishing(names: Sequence[str], masked: int, size: int) -> Iterator[str]:
+    if names:
+        yield (
+            f"masks without a pixel at {size} x {size} ({len(names)} of {masked}): {listed(names)};"
+            " raise image.size if they matter"
+        )
+
+
+def _mixed(images: Sequence[_Read]) -> Iterator[str]:
+    names = [image.name for image in images if image.deep]
+    if 0 < len(names) < len(images):
+        yield (
+            "images of more than 8 bits among others, which are taken as they are"
+            f" ({len(names)} of {len(images)}): {listed(names)}"
+        )
+
+
+def _turned(images: Sequence[_Read]) -> Iterator[str]:
+    names = [image.name for image in images if image.turned]
+    if names:
+        yield (
+            "images of another EXIF orientation than their masks, which are taken as drawn on the"
+            f" upright picture ({len(names)}): {listed(names)}"
+        )
+
+
+def _copies(train: Sequence[_Read], test: Sequence[_Read]) -> Iterator[str]:
+    """Lines about images with the same pixels."""
+    good = [image for image in test if image.defect == GOOD]
+    defective = [image for image in test if image.defect != GOOD]
+    for kind, images, where, others in (
+        ("defective", defective, "training", train),
+        ("normal test", good, "training", train),
+        ("defective", defective, "normal test", good),
+    ):
+        names = {other.digest: other.name for other in others}
+        pairs = [f"{i.name} = {names[i.digest]}" for i in images if i.digest in names]
+        if pairs:
+            yield f"{kind} images that are {where} images as well ({len(pairs)}): {listed(pairs)}"
+    for kind, images in (("training", train), ("normal test", good), ("defective", defective)):
+        repeated = len(images) - len({image.digest for image in images})
+        if repeated:
+            yield f"{kind} images that are copies of others: {repeated}"

@@ -50,30 +50,46 @@ def image_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def mask_metrics(masks: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """How much binary masks cover: the incomplete-mask problem (FADeR, section 1) in numbers.
+def mask_areas(masks: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """How much binary masks cover, whatever there is below them.
 
     Parameters
     ----------
-    masks : (N, H, W) bool, True = suspected.
-    truth : (N, H, W) 0/1, defective pixels.
+    masks : (N, H, W) bool, True = suspected; N > 0.
+    labels : (N,) 0/1, 1 = a defective image.
 
     Returns
     -------
     ``mask_area``: masked share of all pixels; ``mask_area_good``, ``mask_area_defective``: of the
-    normal and of the defective images' pixels; ``mask_recall``: share of the defective pixels that
-    are masked; ``mask_precision``: share of the masked pixels of defective images that are
-    defective (0 where nothing is masked); ``mask_complete``: share of the defective images whose
-    defect is masked to the last pixel.
+    pixels of the normal and of the defective images, where there are such.
+    """
+    defective = labels.astype(bool)
+    parts = {"mask_area_good": masks[~defective], "mask_area_defective": masks[defective]}
+    return {"mask_area": masks.mean()} | {
+        name: part.mean() for name, part in parts.items() if len(part)
+    }
+
+
+def mask_coverage(masks: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """How much of the defects binary masks cover: the incomplete-mask problem (FADeR, section 1) in
+    numbers.
+
+    Parameters
+    ----------
+    masks : (N, H, W) bool, True = suspected.
+    truth : (N, H, W) 0/1, defective pixels, at least one.
+
+    Returns
+    -------
+    ``mask_recall``: share of the defective pixels that are masked; ``mask_precision``: share of the
+    masked pixels of images with a defective pixel that are defective (0 where nothing is masked);
+    ``mask_complete``: share of these images whose defect is masked to the last pixel.
     """
     truth = truth.astype(bool)
     defective = truth.any(axis=(1, 2))
     hit = (masks & truth).sum(axis=(1, 2))
     suspected = masks[defective].sum()
     return {
-        "mask_area": masks.mean(),
-        "mask_area_good": masks[~defective].mean(),
-        "mask_area_defective": masks[defective].mean(),
         "mask_recall": hit.sum() / truth.sum(),
         "mask_precision": hit.sum() / suspected if suspected else 0.0,
         "mask_complete": (hit == truth.sum(axis=(1, 2)))[defective].mean(),

@@ -2,25 +2,26 @@
 
 Every artefact says in its own header what it was made from: its kind, the settings that mattered
 (see ``pipeline.phases``), and the identity of each artefact it read. Whoever reads it checks both,
-so that a table can never show a number made with other settings. Arrays and weights are
-safetensors, facts are JSON; nothing is pickled. Files are written beside their target, synced and
-renamed.
+so that a table can never show a number made with other settings. The identity is over all that a
+file holds, and is compared with it: a header whenever it is read, tensors before any of them is
+given out. Arrays and weights are safetensors, facts are JSON; nothing is pickled. Files are written
+beside their target, synced and renamed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Container, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from fader import digests
 from fader.errors import FaderError
-from fader.files import digest, replacing
+from fader.files import digest, file_sha256, replacing, shown
 
 if TYPE_CHECKING:
     from torch import Tensor  # whoever only checks artefacts starts without it
@@ -40,6 +41,7 @@ class Header:
     inputs : path → identity of every artefact read.
     facts : what else belongs to the result (names, choices, environment), part of the identity.
     identity : sha256 over the above and the contents, 16 hexadecimal digits.
+    contents : digest of the tensors (see ``fader.digests``); empty in a fact file.
     """
 
     kind: str
@@ -47,11 +49,16 @@ class Header:
     inputs: Mapping[str, str]
     facts: Mapping[str, Any]
     identity: str = ""
+    contents: str = ""
 
     def sealed(self, contents: str) -> Header:
         """The header with the identity that it has with these contents."""
-        parts = [self.kind, self.settings, self.inputs, self.facts, contents]
-        return Header(self.kind, self.settings, self.inputs, self.facts, digest(parts))
+        header = replace(self, contents=contents)
+        return replace(header, identity=digest(_as_read(header.parts())))
+
+    def parts(self) -> list[Any]:
+        """What the identity is the digest of."""
+        return [self.kind, self.settings, self.inputs, self.facts, self.contents]
 
     def plain(self) -> dict[str, Any]:
         """The header as kept in a file."""
@@ -61,21 +68,15 @@ class Header:
             "inputs": dict(self.inputs),
             "facts": dict(self.facts),
             "identity": self.identity,
-        }
+        } | ({"contents": self.contents} if self.contents else {})
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Header) -> Header:
     """Write CPU tensors with their header; returns the header with its identity."""
-    import torch
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    contents = _contents(
-        # A row an element: no flat view of bytes is to be had of what numpy gave empty.
-        (name, tensor.dtype, tensor.shape, tensor.flatten().unsqueeze(1).view(torch.uint8).numpy())
-        for name, tensor in sorted(tensors.items())
-    )
-    return _save(save_file, path, tensors, header.sealed(contents))
+    return _save(save_file, path, tensors, header.sealed(digests.of_tensors(tensors)))
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], header: Header) -> Header:
@@ -84,20 +85,7 @@ def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], header: Hea
     from safetensors.numpy import save_file
 
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    contents = _contents(
-        (name, f"torch.{array.dtype}", array.shape, array.ravel().view(np.uint8))
-        for name, array in sorted(arrays.items())
-    )
-    return _save(save_file, path, arrays, header.sealed(contents))
-
-
-def _contents(entries: Iterable[tuple[str, object, tuple[int, ...], np.ndarray]]) -> str:
-    """Sha256 of named arrays: (name, type, shape, bytes) each, by name."""
-    hasher = hashlib.sha256()
-    for name, dtype, shape, content in entries:
-        hasher.update(f"{name} {dtype} {tuple(shape)}\n".encode())
-        hasher.update(content.data)
-    return hasher.hexdigest()
+    return _save(save_file, path, arrays, header.sealed(digests.of_arrays(arrays)))
 
 
 def _save(
@@ -112,85 +100,84 @@ def write_json(
     path: str | Path, header: Header, volatile: Mapping[str, Any] | None = None
 ) -> Header:
     """Write a fact file: the header, and under ``volatile`` what may differ between equal runs
-    (timings)."""
+    (timings), with a digest of its own."""
     header = header.sealed("")
-    content = header.plain() | ({"volatile": dict(volatile)} if volatile else {})
+    about = header.plain()
+    if volatile:
+        about |= {"volatile": dict(volatile), "volatile_digest": digest(_as_read(volatile))}
     with replacing(Path(path)) as temporary:
         temporary.write_text(
-            json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
     return header
 
 
-def _missing(path: str | Path) -> FaderError:
-    return FaderError(f"{path}: no such file; `snakemake --cores all {path}` makes it")
+def _as_read(value: Any) -> Any:
+    """A plain value as it is read back: JSON has no numbers as keys."""
+    return json.loads(json.dumps(value))
+
+
+# Reading. A file that is still the one read before is neither read nor compared again.
+
+Stamp = tuple[int, int, int, int]  # times of modification and of change, size, inode
+Found = TypeVar("Found")
+
+
+class _Other(ValueError):
+    """What a file holds is not what it was written with."""
 
 
 def read_header(path: str | Path) -> Header:
-    """Header of an artefact; FaderError when the file is missing, damaged or not ours.
+    """Header of an artefact, compared with its identity; the tensors are not looked at.
 
-    A file that is still the one read before is not read again.
+    Raises
+    ------
+    FaderError : the file is missing, damaged or not ours.
     """
-    path = Path(path)
-    try:
-        status = path.stat()
-        return _header(path, (status.st_mtime_ns, status.st_size, status.st_ino))
-    except FileNotFoundError:
-        raise _missing(path) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise FaderError(
-            f"{path}: damaged, or not an artefact of this pipeline"
-            f" ({type(error).__name__}: {error});"
-            " delete it and run again"
-        ) from None
-
-
-@lru_cache(maxsize=2**14)
-def _header(path: Path, stamp: tuple[int, int, int]) -> Header:
-    """Header of a file as it was at ``stamp``: modification time, size and inode."""
-    if path.suffix == ".json":
-        content = json.loads(path.read_text(encoding="utf-8"))
-    else:
-        with path.open("rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            if not 0 < size < 1 << 27:
-                raise ValueError("not a safetensors file")
-            table = json.loads(stream.read(size))
-        content = json.loads(table.pop("__metadata__")[HEADER])
-        end = max((tensor["data_offsets"][1] for tensor in table.values()), default=0)
-        if stamp[1] != 8 + size + end:
-            raise ValueError("not as long as its header says")
-    return Header(**{key: content[key] for key in Header.__dataclass_fields__})
-
-
-def check(path: str | Path, kind: str, settings: Mapping[str, Any]) -> Header:
-    """Header of an artefact that is what the current configuration would make, and FaderError
-    otherwise.
-
-    It must be of this kind, made with these settings, and from inputs that are still the ones on
-    disk.
-    """
-    header = read_header(path)
-    remedy = "run `make record` (or `dvc repro`) to bring it up to date"
-    if header.kind != kind:
-        raise FaderError(f"{path}: expected a {kind!r} artefact, found {header.kind!r}; {remedy}")
-    changed = sorted(
-        key
-        for key in settings.keys() | header.settings.keys()
-        if settings.get(key, ...) != header.settings.get(key, ...)
-    )
-    if changed:
-        raise FaderError(f"{path}: stale, made with another {', '.join(changed)}; {remedy}")
-    for source, identity in header.inputs.items():
-        if read_header(source).identity != identity:
-            raise FaderError(f"{path}: stale, made from another {source}; {remedy}")
-    return header
+    return _read(_parsed, path)[0]
 
 
 def volatile(path: str | Path) -> dict[str, Any]:
-    """What a fact file records beside its header (timings); empty when nothing."""
-    facts: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-    return dict(facts.get("volatile", {}))
+    """What a fact file records beside its header (timings); empty when nothing.
+
+    Raises
+    ------
+    FaderError : as ``read_header``.
+    """
+    return dict(_read(_parsed, path)[1])
+
+
+def verify(path: str | Path) -> Header:
+    """Header of an artefact that holds what it was written with, to the last bit.
+
+    Raises
+    ------
+    FaderError : as ``read_header``, or the tensors are others.
+    """
+    header = read_header(path)
+    if header.contents:
+        _read(_compared, path)
+    return header
+
+
+def read_tensors(path: str | Path, wanted: Container[str] | None = None) -> dict[str, Tensor]:
+    """Memory-mapped CPU tensors of an artefact: all, or those whose name is ``wanted``.
+
+    Raises
+    ------
+    FaderError : as ``verify``.
+    """
+    return _loaded(path, "pt", wanted)
+
+
+def read_arrays(path: str | Path, wanted: Container[str] | None = None) -> dict[str, np.ndarray]:
+    """Arrays of an artefact, read without torch: all, or those whose name is ``wanted``.
+
+    Raises
+    ------
+    FaderError : as ``verify``.
+    """
+    return _loaded(path, "np", wanted)
 
 
 def inputs(*paths: str | Path) -> dict[str, str]:
@@ -198,26 +185,139 @@ def inputs(*paths: str | Path) -> dict[str, str]:
     return {str(path): read_header(path).identity for path in paths}
 
 
-def read_tensors(path: str | Path, wanted: Container[str] | None = None) -> dict[str, Tensor]:
-    """Memory-mapped CPU tensors of an artefact: all, or those whose name is ``wanted``."""
-    return _read(path, "pt", wanted)
+def check(
+    path: str | Path,
+    kind: str,
+    settings: Mapping[str, Any],
+    sources: Collection[str] = (),
+    facts: Mapping[str, Any] | None = None,
+) -> Header:
+    """Header of an artefact that is what the current configuration would make, and FaderError
+    otherwise.
+
+    It must be of this kind, made with these settings, and from inputs that are still the ones on
+    disk.
+
+    Parameters
+    ----------
+    sources : paths that are among what it was made from.
+    facts : what it says of itself, where it says anything under that name.
+    """
+    header = read_header(path)
+    remedy = "run `make record` (or `dvc repro`) to bring it up to date"
+    if header.kind != kind:
+        raise FaderError(
+            f"{shown(path)}: expected a {kind!r} artefact, found {header.kind!r}; {remedy}"
+        )
+    changed = sorted(
+        key
+        for key in settings.keys() | header.settings.keys()
+        if settings.get(key, ...) != header.settings.get(key, ...)
+    )
+    if changed:
+        raise FaderError(f"{shown(path)}: stale, made with another {', '.join(changed)}; {remedy}")
+    for source in sources:
+        if source not in header.inputs:
+            raise misplaced(path, f"not made from {source}")
+    for name, value in (facts or {}).items():
+        if header.facts.get(name, value) != value:
+            raise misplaced(path, f"{name} {header.facts[name]!r}, not {value!r}")
+    for source, identity in header.inputs.items():
+        if read_header(source).identity != identity:
+            raise FaderError(f"{shown(path)}: stale, made from another {source}; {remedy}")
+    return header
 
 
-def read_arrays(path: str | Path, wanted: Container[str] | None = None) -> dict[str, np.ndarray]:
-    """Arrays of an artefact, read without torch: all, or those whose name is ``wanted``."""
-    return _read(path, "np", wanted)
+def check_beside(path: str | Path, sha256: str | None) -> None:
+    """Compare a file without a header with the sha256 that an artefact beside it keeps.
+
+    Parameters
+    ----------
+    sha256 : None where the artefact is older than this digest.
+
+    Raises
+    ------
+    FaderError : the file is missing or damaged.
+    """
+    try:
+        if file_sha256(path) != sha256 and sha256 is not None:
+            raise damaged(path)
+    except FileNotFoundError:
+        raise _missing(path) from None
 
 
-def _read(path: str | Path, framework: str, wanted: Container[str] | None) -> dict[str, Any]:
+def _loaded(path: str | Path, framework: str, wanted: Container[str] | None) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
+    verify(path)
     try:
         with safe_open(path, framework=framework) as stream:
             names = stream.keys()
             return {
                 name: stream.get_tensor(name) for name in names if wanted is None or name in wanted
             }
+    except SafetensorError:  # where empty tensors lie is in no digest
+        raise damaged(path) from None
+
+
+def _read(function: Callable[[Path, Stamp], Found], path: str | Path) -> Found:
+    """What ``function`` reads in a file as it is now."""
+    path = Path(path)
+    try:
+        status = path.stat()
+        stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+        return function(path, stamp)
     except FileNotFoundError:
         raise _missing(path) from None
-    except SafetensorError as error:
-        raise FaderError(f"{path}: damaged ({error}); delete it and run again") from None
+    except _Other:
+        raise damaged(path) from None
+    except (ValueError, LookupError, TypeError) as error:
+        reason = f", or not an artefact of this pipeline ({type(error).__name__}: {error})"
+        raise FaderError(f"{shown(path)}: damaged{reason}; {_anew(path)}") from None
+
+
+@lru_cache(maxsize=2**14)
+def _parsed(path: Path, stamp: Stamp) -> tuple[Header, Mapping[str, Any]]:
+    """Header of a file as it was at ``stamp``, and what is volatile in it."""
+    if path.suffix == ".json":
+        about = dict(json.loads(path.read_text(encoding="utf-8")))
+    else:
+        about = dict(json.loads(digests.head(path).metadata[HEADER]))
+        if "contents" not in about:  # older than this digest
+            about["contents"] = digests.of_file(path)
+    volatile = dict(about.pop("volatile", {}))
+    of_volatile = about.pop("volatile_digest", None)  # likewise
+    header = Header(**about)
+    if header.identity != digest(header.parts()):
+        raise _Other
+    if of_volatile is not None and of_volatile != digest(volatile):
+        raise _Other
+    return header, volatile
+
+
+@lru_cache(maxsize=2**14)
+def _compared(path: Path, stamp: Stamp) -> None:
+    """Compare the tensors of a file, as it was at ``stamp``, with what its header says of them."""
+    if digests.of_file(path) != _parsed(path, stamp)[0].contents:
+        raise _Other
+
+
+def _missing(path: str | Path) -> FaderError:
+    name = shown(path)
+    return FaderError(f"{name}: no such file; `snakemake --cores all {name}` makes it")
+
+
+def damaged(path: str | Path) -> FaderError:
+    """That a file is not as it was written."""
+    return FaderError(
+        f"{shown(path)}: damaged: its contents are not those it was written with; {_anew(path)}"
+    )
+
+
+def misplaced(path: str | Path, why: str) -> FaderError:
+    """That a file is an artefact, but not the one that belongs there."""
+    return FaderError(f"{shown(path)}: another file's copy ({why}); {_anew(path)}")
+
+
+def _anew(path: str | Path) -> str:
+    return f"delete it and run again (`snakemake --cores all {shown(path)}` makes it)"

@@ -17,23 +17,29 @@ are those of the lock file. And plumbing:
 
 import ast
 import hashlib
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from fader.errors import FaderError
+from fader.files import digest as digest_of
+from fader.files import write_text
 from fader.pipeline import syntax
 from fader.pipeline.syntax import Binding, Module
 
 PACKAGE = "fader"
 SOURCE = Path(__file__).resolve().parents[2]
+# Digests of the package as it was last, which every process would take a second to find out anew.
+KNOWN = Path("work/code.json")
 
 # What does not count itself, but leads on to what it uses; ``.*``: with all below it. Where a
 # change here could change a number, tests pin it (tests/unit/test_code.py).
 OUTSIDE = {
     "fader.cli": "what is typed",
     "fader.config.*": "values are tracked key by key",
+    "fader.digests": "digests are pinned",
     "fader.errors": "messages",
     "fader.files": "files are written whole or not at all",
     "fader.pipeline.*": "which values and files belong together; headers are checked by readers",
@@ -87,6 +93,27 @@ def _frozen(roots: Iterable[str], entries: Entries | None) -> tuple[_Roots, _Ent
 
 @cache
 def _digest(roots: _Roots, entries: _Entries, root: Path) -> str:
+    if root != SOURCE:
+        return _computed(roots, entries, root)
+    sources, wanted = _package(root).fingerprint, digest_of([roots, entries])
+    known = _known(sources)
+    if wanted not in known:
+        known[wanted] = _computed(roots, entries, root)
+        write_text(KNOWN, json.dumps({"sources": sources, "digests": known}, indent=2) + "\n")
+    return known[wanted]
+
+
+@cache
+def _known(sources: str) -> dict[str, str]:
+    """Digests that were found of the very same sources, each by that of what it is of."""
+    try:
+        kept = json.loads(KNOWN.read_text(encoding="utf-8"))
+        return dict(kept["digests"]) if kept["sources"] == sources else {}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _computed(roots: _Roots, entries: _Entries, root: Path) -> str:
     hasher = hashlib.sha256()
     for piece in _counted(roots, entries, root):
         hasher.update(f"{piece.name} {piece.digest}\n".encode())
@@ -143,6 +170,12 @@ class _Package:
         for path in self.folder.glob("fader/**/*.py"):
             parts = path.relative_to(self.folder).with_suffix("").parts
             self._source(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of every source, as read."""
+        self.read()
+        return digest_of({name: source for name, source in self._sources.items() if source})
 
     def _source(self, name: str) -> str | None:
         if name not in self._sources:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fader.config import Config
-from fader.pipeline import artifacts, phases
+from fader.pipeline import artifacts, listing, phases
 from fader.pipeline.artifacts import Header
 from fader.pipeline.jobs import Job, dataset_of
 from fader.seeds import derive_seed
@@ -67,12 +67,14 @@ class Context:
         return phases.outputs(self.config, self.job)[name]
 
     def inputs(self) -> dict[str, str]:
-        """Path → identity of every artefact that the job reads, each checked."""
+        """Path → identity of every artefact that the job reads, each checked, and of the listing of
+        the user's files."""
+        files = listing.listed(self.config, self.job)
         return {
-            path: artifacts.check(path, other.phase, phases.settings(self.config, other)).identity
+            path: header.identity
             for other in phases.inputs(self.config, self.job)
-            for path in phases.artefacts(self.config, other)
-        }
+            for path, header in _headers(self.config, other).items()
+        } | (artifacts.inputs(files) if files else {})
 
     def header(self, facts: dict[str, Any]) -> Header:
         """Header of what the job writes."""
@@ -99,26 +101,42 @@ class Context:
 def checked(config: Config, job: Job, name: str) -> tuple[Header, str]:
     """Header and path of a file of a job, which must be what the configuration would make."""
     path = phases.outputs(config, job)[name]
-    return artifacts.check(path, job.phase, phases.settings(config, job)), path
+    return _headers(config, job, [name])[path], path
 
 
 def verified(config: Config, jobs: Iterable[Job]) -> dict[str, Header]:
     """Path → header of every artefact of some jobs, and of all that is behind them.
 
+    What is made first is checked first, so that the line names where the trouble begins.
+
     Raises
     ------
     FaderError : one is missing, damaged, or not what the configuration would make.
     """
-    headers: dict[str, Header] = {}
-    visited: set[Job] = set()
+    behind: set[Job] = set()
     pending = list(jobs)
     while pending:
         job = pending.pop()
-        if job in visited:
-            continue
-        visited.add(job)
-        pending += phases.inputs(config, job)
-        settings = phases.settings(config, job)
-        for path in phases.artefacts(config, job):
-            headers[path] = artifacts.check(path, job.phase, settings)
+        if job not in behind:
+            behind.add(job)
+            pending += phases.inputs(config, job)
+    headers: dict[str, Header] = {}
+    for job in phases.jobs(config):  # in the order in which they are made
+        if job in behind:
+            headers |= _headers(config, job)
+    return headers
+
+
+def _headers(config: Config, job: Job, names: Iterable[str] | None = None) -> dict[str, Header]:
+    """Path → header of some files of a job, by default of those that others read; each must be
+    what the configuration would make, and the job's own."""
+    outputs = phases.outputs(config, job)
+    settings, files = phases.settings(config, job), listing.listed(config, job)
+    sources = [*phases.read_paths(config, job), *([files] if files else [])]
+    headers = {}
+    for name in list(outputs)[: phases.entry(job.phase).read] if names is None else names:
+        own = {"place": job.place, "seed": job.seed}
+        if job.phase == "evaluate":
+            own["method"] = name.partition(" ")[2]
+        headers[outputs[name]] = artifacts.check(outputs[name], job.phase, settings, sources, own)
     return headers

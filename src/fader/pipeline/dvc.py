@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from fader.config import Config
-from fader.pipeline import external, paths, phases
+from fader.pipeline import paths, phases
 from fader.pipeline.jobs import Job
 from fader.pipeline.phases import PHASES
 
@@ -41,7 +41,7 @@ def dvc_yaml(example: Config) -> str:
     inputs = {
         "cmd": "fader inputs",
         "always_changed": True,
-        "outs": [external.FOLDER.as_posix()],
+        "outs": [paths.inputs("${run}")],
     }
     stages = {"inputs": inputs} | {phase: _stage(example, phase) for phase in PHASES}
     pipeline = {"stages": stages, "metrics": [paths.numbers("${run}")[0]], "plots": _plots()}
@@ -56,9 +56,9 @@ def _stage(example: Config, phase: str) -> dict[str, Any]:
     command = " ".join(part for part in ("fader make", phase, place, system) if part)
     stage = {
         "cmd": command,
-        "deps": [*_deps(example, phase), external.state_file(phase, place, system)],
+        "deps": [*_deps(example, phase), paths.state("${run}", phase, place, system)],
         "params": _params(phase),
-        "outs": [_in_git(path) if _kept_in_git(path) else path for path in _outs(example, phase)],
+        "outs": [_out(path, phase) for path in _outs(example, phase)],
     }
     if about.over == "run":
         return stage
@@ -133,12 +133,12 @@ def _template(example: Config, job: Job, path: str) -> str:
     return "/".join(names.get(part, part) for part in path.split("/"))
 
 
-def _kept_in_git(path: str) -> bool:
-    return path.startswith("results/${run}/") and path.split("/")[2] in IN_GIT
-
-
-def _in_git(path: str) -> dict[str, Any]:
-    return {path: {"cache": False}}
+def _out(path: str, phase: str) -> str | dict[str, Any]:
+    """An output as ``dvc.yaml`` has it."""
+    if phase == "dataset":  # the step replaces images itself, once the new ones are there
+        return {path: {"persist": True}}
+    in_git = path.startswith("results/${run}/") and path.split("/")[2] in IN_GIT
+    return {path: {"cache": False}} if in_git else path
 
 
 def _plots() -> list[dict[str, Any]]:

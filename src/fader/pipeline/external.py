@@ -1,8 +1,7 @@
-"""What a job depends on beside artefacts and configuration: its code, and files of the user's own.
+"""What a job depends on beside artefacts: its settings, its code, and files of the user's own.
 
-Snakemake takes the code's digest as a param and the files as inputs. DVC, whose stages are written
-before anything is known of a configuration, reads both from ``workflow/inputs/<stage>.json``, which
-its first stage (``fader inputs``) brings up to date.
+Both engines read it from one file a phase, place and system, its *state*, which planning brings up
+to date: Snakemake's main process, or DVC's first stage (``fader inputs``).
 """
 
 import json
@@ -11,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fader.config import Config
-from fader.files import file_sha256, write_text
-from fader.pipeline import code, phases, weights
-from fader.pipeline.jobs import Job, dataset_of
-
-FOLDER = Path("workflow/inputs")
+from fader.files import write_text
+from fader.pipeline import code, listing, paths, phases
+from fader.pipeline.jobs import Job
 
 # Registries of which a job uses the entries that its settings name: a new entry reruns nothing.
 # Registry → names of the settings whose values are its keys.
@@ -68,58 +65,40 @@ def _named(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key.rpartition(".")[2], value
 
 
-def files(config: Config, job: Job) -> list[str]:
-    """Files of the user's own that a job reads: images, a codebook, weights. Sorted."""
-    if job.phase == "pack":
-        return _images(config, job.place)
-    if job.phase == "codebook" and config.codebook.file:
-        return [config.codebook.file] if Path(config.codebook.file).is_file() else []
-    if job.phase == "mask":
-        return weights.local_files(config, job.system)
-    vit = config.fader.vit.backbone
-    if job.phase == "variant" and vit and config.variants[job.system].predictor == "vit":
-        return weights.backbone_files(config, vit)
-    return []
-
-
-def _images(config: Config, place: str) -> list[str]:
-    """Images of a category in a folder of the user's own."""
-    dataset = config.datasets[dataset_of(config, place)]
-    if dataset.source != "folder":
-        return []
-    folder = Path(dataset.root) / config.categories[place].category
-    return sorted(str(path) for path in folder.rglob("*") if path.is_file())
-
-
-def state_file(phase: str, place: str | None = None, system: str | None = None) -> str:
-    """Where DVC finds the state of a stage."""
-    name = ".".join(part for part in (phase, place, system) if part)
-    return (FOLDER / f"{name}.json").as_posix()
+def state_file(config: Config, job: Job) -> str:
+    """Where both engines find the state of a job."""
+    return paths.state(config.run, job.phase, job.place, job.system)
 
 
 def state(config: Config, job: Job) -> dict[str, Any]:
-    """Digest of a job's code, and of each file of the user's own that it reads; and the sections of
-    the configuration that its system reads, which the stages of one phase do not share."""
+    """What a job depends on beside what other jobs make: its settings, the digest of its code, and
+    the identity of the files of the user's own that it reads."""
+    files = listing.write(config, job)
     return {
+        "settings": phases.settings(config, job),
         "code": code_digest(config, job),
-        "files": {path: file_sha256(path) for path in files(config, job)},
-        "sections": {name: config.plain[name] for name in phases.sections(config, job)},
+        "files": files and files.identity,
     }
 
 
 def write_states(config: Config) -> int:
-    """Bring ``workflow/inputs`` up to date; returns how many files changed."""
+    """Bring the states of a run up to date; returns how many changed.
+
+    A file is written only where its content changes, so that its time of modification says when
+    that was: an engine without records of its own still finds what is older.
+    """
     jobs = {(job.phase, job.place, job.system): job for job in phases.jobs(config)}
     wanted = {}
     for stage in stages(config):
         about = state(config, jobs[stage]) if stage in jobs else {}
-        wanted[Path(state_file(*stage))] = json.dumps(about, indent=2) + "\n"
+        wanted[Path(paths.state(config.run, *stage))] = json.dumps(about, indent=2) + "\n"
+    listings = {Path(path) for job in jobs.values() if (path := listing.listed(config, job))}
     changed = 0
-    for path in set(FOLDER.glob("*.json")) - wanted.keys():
+    for path in set(Path(paths.inputs(config.run)).glob("*.json")) - wanted.keys() - listings:
         path.unlink()
         changed += 1
     for path, text in wanted.items():
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        if not path.is_file() or path.read_bytes() != text.encode():
             write_text(path, text)
             changed += 1
     return changed

@@ -5,7 +5,26 @@ from fader.config import Config
 
 def manifest(dataset: str) -> str:
     """What a data set is and where its images are."""
-    return f"data/raw/{dataset}/manifest.json"
+    return f"data/made/{dataset}/manifest.json"
+
+
+def inputs(name: str) -> str:
+    """Folder of what the jobs of a run depend on beside each other's files."""
+    return f"workflow/inputs/{name}"
+
+
+def state(name: str, phase: str, place: str | None, system: str | None) -> str:
+    """Settings, code and listing that the jobs of a phase, place and system depend on."""
+    return f"{inputs(name)}/{_stage(phase, place, system)}.json"
+
+
+def listing(name: str, phase: str, place: str | None, system: str | None) -> str:
+    """Files of the user's own that they read."""
+    return f"{inputs(name)}/{_stage(phase, place, system)}.files.json"
+
+
+def _stage(*parts: str | None) -> str:
+    return ".".join(part for part in parts if part)
 
 
 def run(name: str) -> str:
@@ -44,8 +63,8 @@ def table(name: str, number: str) -> list[str]:
     folder = f"results/{name}/tables"
     if number == "statistics":
         return [f"{folder}/intervals.csv", f"{folder}/counts.csv", f"{folder}/statistics.md"]
-    if number == "cost":
-        return [f"{folder}/cost.csv", f"{folder}/cost.md"]
+    if number in ("cost", "data"):
+        return [f"{folder}/{number}.csv", f"{folder}/{number}.md"]
     return [f"{folder}/{number}.{suffix}" for suffix in ("csv", "md", "tex")]
 
 

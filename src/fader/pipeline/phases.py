@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fader.config import Config
-from fader.errors import FaderError
+from fader.errors import FaderError, near
 from fader.pipeline import reads, systems, writes
 from fader.pipeline.jobs import Job, Wildcard, dataset_of
 
@@ -206,7 +206,9 @@ def places(config: Config, phase: str) -> list[str | None]:
 def entry(phase: str) -> Phase:
     """A row of the table; FaderError when there is none of that name."""
     if phase not in PHASES:
-        raise FaderError(f"no phase {phase!r} (there are: {', '.join(PHASES)})")
+        raise FaderError(
+            f"no phase {phase!r} (there are: {', '.join(PHASES)}){near(phase, PHASES)}"
+        )
     return PHASES[phase]
 
 
@@ -226,10 +228,11 @@ def known(config: Config, job: Job) -> Job:
         ("seed", [other.seed for other in of_phase]),
     ):
         if getattr(job, name) not in values:
-            there = ", ".join(dict.fromkeys(str(value) for value in values if value is not None))
+            there = dict.fromkeys(str(value) for value in values if value is not None)
+            value = getattr(job, name)
             raise FaderError(
-                f"{job.phase}: {name} {getattr(job, name)!r} is not in the configuration"
-                f" (there are: {there or 'none'})"
+                f"{job.phase}: {name} {value!r} is not in the configuration"
+                f" (there are: {', '.join(there) or 'none'}){near(value, there)}"
             )
     raise FaderError(f"{job}: no job of this run")
 

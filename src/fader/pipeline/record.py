@@ -8,22 +8,23 @@ remake what it has no true records of, and the result is committed only if all o
 """
 
 import base64
-import fcntl
+import contextlib
 import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fader.config import Config
 from fader.errors import FaderError
-from fader.pipeline import external, paths, phases
+from fader.files import shown
+from fader.pipeline import artifacts, external, failures, paths, phases
 from fader.pipeline.jobs import Job
 
-DVC = Path(".dvc")
 NAME_MAX = 254  # of a part of a name in Snakemake's records
 CLOCK_SLACK = 0.01  # seconds, for copies of a project that round times
 
@@ -69,7 +70,7 @@ def make(config: Config, phase: str, place: str | None = None, system: str | Non
 
     Raises
     ------
-    FaderError : a job failed; the end of the log went to standard error before.
+    FaderError : a job failed; the line is its cause.
     """
     wanted = targets(config, phase, place, system)
     if not wanted:
@@ -81,11 +82,35 @@ def make(config: Config, phase: str, place: str | None = None, system: str | Non
     rules = RULES.get(phase, (phase,))
     command = snakemake("--cores", "all", "--allowed-rules", *rules, "--", *wanted)
     with log.open("w", encoding="utf-8") as stream:
-        status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT).returncode
-    if status:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        print("\n".join(lines[-30:]), file=sys.stderr)
-        raise FaderError(f"{name}: Snakemake failed; the whole story is in {log}")
+        causes = _causes(command, stdout=stream, stderr=subprocess.STDOUT)
+    if causes:
+        _say(f"{name}: the whole story is in {log}", *causes[:-1])
+        raise FaderError(causes[-1])
+
+
+def _causes(command: Sequence[str], **streams: Any) -> list[str]:
+    """Run Snakemake; the causes of its failure, empty where it ended well.
+
+    ^C is Snakemake's to obey: it reaches both, and whoever waits only waits.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder) / "causes"
+        env = os.environ | {failures.CAUSES: str(told)}
+        with subprocess.Popen(command, env=env, **streams) as process:
+            while True:
+                with contextlib.suppress(KeyboardInterrupt):
+                    process.wait()
+                    break
+        if not process.returncode:
+            return []
+        if told.is_file():
+            return told.read_text(encoding="utf-8").splitlines()
+    return [f"Snakemake ended with exit status {process.returncode}; {failures.AGAIN}"]
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(f"fader: {line}", file=sys.stderr)
 
 
 def _unused(config: Config, phase: str, place: str | None, system: str | None) -> Path:
@@ -94,14 +119,20 @@ def _unused(config: Config, phase: str, place: str | None, system: str | None) -
     return path.parent
 
 
+def require_dvc() -> None:
+    """FaderError where DVC fails whatever it does: it formats the names that it shows."""
+    folder = Path.cwd()
+    if not {"{", "}"}.isdisjoint(str(folder)):
+        raise FaderError(
+            f"{shown(folder)}: DVC cannot work below a name with braces; rename it, or run"
+            " `snakemake --cores all tables`"
+        )
+
+
 def stale_stages() -> dict[str, Any]:
     """Stages that are not as dvc.lock records them, and why (``dvc status``), but for the one that
     is run always."""
-    command = [sys.executable, "-m", "dvc", "status", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise FaderError(f"`dvc status` failed: {' '.join(done.stderr.split())}")
-    stages: dict[str, Any] = json.loads(done.stdout)
+    stages: dict[str, Any] = json.loads(_dvc("status", "--json"))
     stages.pop("inputs", None)
     return stages
 
@@ -129,16 +160,22 @@ def vouched(path: str) -> bool:
 
 def forced(config: Config, stages: Mapping[str, Any]) -> list[str]:
     """What Snakemake must remake whatever it believes."""
-    wanted: list[str] = []
+    return [
+        path
+        for job in _jobs(config, stages)
+        for path in phases.outputs(config, job).values()
+        if not vouched(path)
+    ]
+
+
+def _jobs(config: Config, stages: Iterable[str]) -> Iterator[Job]:
+    """Jobs of some stages."""
     for name in stages:
         phase, _, where = name.partition("@")
-        if phase not in phases.PHASES:
-            continue
-        for job in phases.jobs(config, phase):
-            if where in ("", _stage_name(job)):
-                files = phases.outputs(config, job).values()
-                wanted += [path for path in files if not vouched(path)]
-    return wanted
+        if phase in phases.PHASES:
+            for job in phases.jobs(config, phase):
+                if where in ("", _stage_name(job)):
+                    yield job
 
 
 def _stage_name(job: Job) -> str:
@@ -155,13 +192,18 @@ def record(config: Config) -> str:
 
     Raises
     ------
-    FaderError : a job failed, or the configuration or the code changed meanwhile; nothing is
-        recorded.
+    FaderError : a job failed, the configuration or the code changed meanwhile, or a file is
+        damaged; nothing is recorded.
     """
+    require_dvc()
     before = _fingerprint()
     external.write_states(config)
     force = forced(config, stale_stages())
-    _run(snakemake("--cores", "all", *(["--forcerun", *force] if force else []), "--", "tables"))
+    causes = _causes(
+        snakemake("--cores", "all", *(["--forcerun", *force] if force else []), "--", "tables")
+    )
+    if causes:
+        raise FaderError(f"nothing recorded: {causes[-1]}")
     if _fingerprint() != before:
         raise FaderError(
             "params.yaml or the code changed during the run: nothing recorded;"
@@ -170,9 +212,13 @@ def record(config: Config) -> str:
     left = stale_stages()
     if not left:
         return "dvc.lock is up to date"
+    for job in _jobs(config, left):
+        if job.phase != "report":
+            for path in phases.artefacts(config, job):
+                artifacts.verify(path)
     for phase, place, system in _unneeded(config):
         _unused(config, phase, place, system).mkdir(parents=True, exist_ok=True)
-    _run([sys.executable, "-m", "dvc", "commit", "--force", "--quiet"])
+    _dvc("commit", "--force", "--quiet")
     return f"recorded {len(left)} stages in dvc.lock"
 
 
@@ -189,6 +235,7 @@ def restore(config: Config) -> str:
     ------
     FaderError : ``dvc status`` is not clean.
     """
+    require_dvc()
     external.write_states(config)
     stages = stale_stages()
     if stages:
@@ -197,70 +244,23 @@ def restore(config: Config) -> str:
             f"{len(stages)} stages are not as dvc.lock records them ({some}…): `dvc checkout` (or"
             " `dvc pull`) brings the recorded files, `make record` makes new ones"
         )
-    _run(snakemake("--cores", "1", "--touch", "--forceall", "--", "tables"), quiet=True)
+    command = snakemake("--cores", "1", "--touch", "--forceall", "--", "tables")
+    causes = _causes(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if causes:
+        raise FaderError(causes[-1])
     return "Snakemake takes all files as made"
 
 
-def _run(command: Sequence[str], quiet: bool = False) -> None:
-    done = subprocess.run(command, capture_output=quiet, text=True)
+def _dvc(*arguments: str) -> str:
+    """Standard output of a DVC command; FaderError with what it says where it fails."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, errors="backslashreplace")
     if done.returncode:
-        if quiet:
-            print(done.stdout + done.stderr, file=sys.stderr)
-        raise FaderError(f"{' '.join(command[2:4])} … failed: nothing recorded")
+        raise FaderError(f"`dvc {arguments[0]}` failed: {' '.join(done.stderr.split())}")
+    return done.stdout
 
 
 def _fingerprint() -> dict[str, str]:
     """Digests of the configuration and of all code."""
     files = ["params.yaml", *sorted(str(path) for path in Path("src/fader").rglob("*.py"))]
     return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files}
-
-
-def refuse_beside_dvc() -> None:
-    """FaderError while a DVC command is at work here, unless it is the one that runs us."""
-    if "DVC_STAGE" in os.environ:
-        return
-    try:
-        locks = json.loads((DVC / "tmp" / "rwlock").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # never used, or just being written
-        return
-    holders = [
-        *locks.get("write", {}).values(),
-        *(holder for holders in locks.get("read", {}).values() for holder in holders),
-    ]
-    for holder in holders:
-        if _alive(holder["pid"]):
-            raise FaderError(
-                f"DVC (process {holder['pid']}) is at work here: one engine at a time; run again"
-                " when it has finished"
-            )
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
-
-
-def hold_dvc() -> None:
-    """Keep DVC out until this process ends, by its own repository lock: DVC empties the folders of
-    a stage before it runs it, under the feet of a direct Snakemake run.
-
-    FaderError when DVC is at work.
-    """
-    if "DVC_STAGE" in os.environ or not DVC.is_dir():
-        return
-    (DVC / "tmp").mkdir(exist_ok=True)
-    handle = os.open(DVC / "tmp" / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise FaderError(
-            "another DVC or Snakemake command is at work here: one engine at a time; run again"
-            " when it has finished"
-        ) from None
-    refuse_beside_dvc()

@@ -7,17 +7,18 @@ decision in ``results/<run>/missing.json``, which the jobs follow.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from fader.config import Config, WinClip
 from fader.errors import FaderError
-from fader.files import write_text
-from fader.pipeline import paths
+from fader.pipeline import artifacts, paths
+from fader.pipeline.artifacts import Header
 from fader.vision import sources
 from fader.vision.registry import BACKBONES, CLIP, Backbone, published
+
+PLAN = "plan"  # kind of the file that keeps the decision
 
 
 def decide(config: Config) -> dict[str, str]:
@@ -29,13 +30,10 @@ def decide(config: Config) -> dict[str, str]:
 def planned(config: Config) -> Config:
     """The configuration less the maskers that the run's plan leaves out; decided now where nothing
     was planned yet."""
-    path = Path(paths.missing(config.run))
-    if not path.is_file():
+    path = paths.missing(config.run)
+    if not Path(path).is_file():
         return config.without(decide(config))
-    try:
-        missing = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FaderError(f"{path}: damaged ({error}); delete it and run again") from None
+    missing = artifacts.check(path, PLAN, {"run": config.run}).facts
     return config.without(
         {name: missing[name] for name in config.masks.optional if name in missing}
     )
@@ -44,9 +42,13 @@ def planned(config: Config) -> Config:
 def plan(config: Config) -> Config:
     """As ``planned``, decided anew and written down."""
     missing = decide(config)
-    path, text = Path(paths.missing(config.run)), json.dumps(missing, indent=2) + "\n"
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        write_text(path, text)
+    path, header = paths.missing(config.run), Header(PLAN, {"run": config.run}, {}, missing)
+    try:
+        kept = artifacts.read_header(path) == header.sealed("")
+    except FaderError:  # there is none, or it is damaged
+        kept = False
+    if not kept:
+        artifacts.write_json(path, header)
     return config.without(missing)
 
 

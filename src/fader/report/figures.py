@@ -26,6 +26,9 @@ SETS = 3
 LABEL_WIDTH = 24
 """Characters of a masker's label on one line of Figure 6."""
 
+NO_MASK = "no mask"
+"""Said where the ground truth would be shown."""
+
 TINT = np.array([31, 119, 180], np.uint8)
 """Colour laid over a masked area where the figure shows the mask, not what the network sees."""
 
@@ -38,7 +41,7 @@ class Example:
     ----------
     title : category and defect.
     image, reconstruction : (H, W, 3) uint8.
-    binary_mask, truth : (H, W) bool.
+    binary_mask, truth : (H, W) bool; truth None where the data set has no masks.
     soft_mask : (g, g) in [0, 1].
     map : (H, W) anomaly map.
     """
@@ -49,7 +52,7 @@ class Example:
     soft_mask: np.ndarray
     reconstruction: np.ndarray
     map: np.ndarray
-    truth: np.ndarray
+    truth: np.ndarray | None
 
 
 def figure1(examples: Sequence[Example]) -> Figure:
@@ -85,12 +88,16 @@ def figure1(examples: Sequence[Example]) -> Figure:
             vmin=0,
             vmax=1,
             interpolation="nearest",
-            extent=(0, *example.truth.shape[::-1], 0),
+            extent=(0, *example.image.shape[1::-1], 0),
         )
         row[3].imshow(example.reconstruction)
         row[4].imshow(example.map, cmap="inferno")
-        row[5].imshow(example.truth, cmap="gray", vmin=0, vmax=1)
-        row[0].set_ylabel(example.title, fontsize=7)
+        if example.truth is None:
+            row[5].set_box_aspect(1)
+            _say(row[5], NO_MASK)
+        else:
+            row[5].imshow(example.truth, cmap="gray", vmin=0, vmax=1)
+        row[0].set_ylabel(example.title, fontsize=7, parse_math=False)
         for axis in row:
             axis.set_xticks([])
             axis.set_yticks([])
@@ -108,7 +115,7 @@ class Masking:
     ----------
     title : category and defect.
     image : (H, W, 3) uint8; H = W, a multiple of ``CELLS``.
-    truth, binary_mask : (H, W) bool.
+    truth, binary_mask : (H, W) bool; truth None where the data set has no masks.
     error : (H, W) anomaly map of EAR.
     mosaic : (H, W, 3) uint8, the image with the mask's area as a mosaic of ``scale`` × ``scale``
         pixels.
@@ -116,7 +123,7 @@ class Masking:
 
     title: str
     image: np.ndarray
-    truth: np.ndarray
+    truth: np.ndarray | None
     binary_mask: np.ndarray
     error: np.ndarray
     mosaic: np.ndarray
@@ -140,13 +147,13 @@ class Suspects:
     ----------
     title : category and defect.
     image : (H, W, 3) uint8.
-    truth : (H, W) bool.
+    truth : (H, W) bool; None where the data set has no masks.
     maskers : by the masker's label; None where it has no masks.
     """
 
     title: str
     image: np.ndarray
-    truth: np.ndarray
+    truth: np.ndarray | None
     maskers: Mapping[str, Suspicion | None]
 
 
@@ -247,8 +254,8 @@ def figure2(example: Masking) -> Figure:
             _write(figure, left + column * pitch + cell / 2, top - 0.06, title, size=7)
     top = heading + (rows[1] + cell - heading - big) / 2
     _with_contour(_panel(figure, margin, top, big), example.image, example.truth)
-    _write(figure, margin + big / 2, top - 0.06, example.title, size=7)
-    _write(figure, margin + big / 2, top + big + 0.2, "outlined: ground truth", size=7)
+    _write(figure, margin + big / 2, top - 0.06, example.title.replace("$", r"\$"), size=7)
+    _write(figure, margin + big / 2, top + big + 0.2, _outlined(example.truth), size=7)
     return figure
 
 
@@ -278,13 +285,14 @@ def figure6(rows: Sequence[Suspects]) -> Figure:
         top = heading + number * pitch
         place = _panel(figure, naming, top, cell)
         _with_contour(place, row.image, row.truth)
-        place.set_ylabel(row.title, fontsize=6.5)
+        if row.truth is None:
+            white = {"facecolor": "white", "linewidth": 0, "pad": 1}
+            place.text(0.04, 0.05, NO_MASK, fontsize=5, transform=place.transAxes, bbox=white)
+        place.set_ylabel(row.title, fontsize=6.5, parse_math=False)
         for left, label in zip(lefts, labels, strict=True):
             suspicion = row.maskers[label]
             if suspicion is None:
-                empty = _panel(figure, left, top, cell, width=pair)
-                empty.set_facecolor("0.95")
-                empty.text(0.5, 0.5, "not available", ha="center", va="center", fontsize=7)
+                _say(_panel(figure, left, top, cell, width=pair), "not available")
             else:
                 heat = _panel(figure, left, top, cell)
                 heat.imshow(suspicion.saliency, cmap="inferno", interpolation="nearest")
@@ -323,10 +331,23 @@ def _at(figure: Figure, x: float, y: float) -> tuple[float, float]:
     return x / across, 1 - y / down
 
 
-def _with_contour(place: Axes, image: np.ndarray, truth: np.ndarray) -> None:
+def _say(place: Axes, text: str) -> None:
+    """Words where there is nothing to show."""
+    place.set_facecolor("0.95")
+    place.text(0.5, 0.5, text, ha="center", va="center", fontsize=7, transform=place.transAxes)
+
+
+def _outlined(truth: np.ndarray | None) -> str:
+    """What the contour of ``_with_contour`` is."""
+    if truth is None:
+        return NO_MASK
+    return "outlined: ground truth" if truth.any() else "ground truth: no defect"
+
+
+def _with_contour(place: Axes, image: np.ndarray, truth: np.ndarray | None) -> None:
     """The image, outlined where the ground truth begins."""
     place.imshow(image)
-    if truth.any() and not truth.all():
+    if truth is not None and truth.any() and not truth.all():
         place.contour(truth, levels=[0.5], colors="red", linewidths=0.8)
 
 

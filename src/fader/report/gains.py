@@ -33,7 +33,7 @@ class Step(NamedTuple):
 
 
 Cell = Mapping[str, Step]
-"""The two ``LEVELS`` of one subtask (a category under a masker)."""
+"""Those of the two ``LEVELS`` that are measured of one subtask (a category under a masker)."""
 
 
 def tally(gains: Iterable[Decimal]) -> Tally:
@@ -43,13 +43,15 @@ def tally(gains: Iterable[Decimal]) -> Tally:
 
 
 def gains(cells: Iterable[Cell], level: str) -> list[Decimal]:
-    """Printed gain of every cell at a level.
+    """Printed gain at a level, of every cell that is measured at it.
 
-    ``either`` is the greater of the two: above 0 where image or pixel AUROC rises, which is what
-    the paper counts, and below 0 where both fall.
+    ``either`` is the greater of the two, where both are measured: above 0 where image or pixel
+    AUROC rises, which is what the paper counts, and below 0 where both fall.
     """
     levels = LEVELS if level == EITHER else (level,)
-    return [max(cell[each].printed() for each in levels) for cell in cells]
+    return [
+        max(cell[each].printed() for each in levels) for cell in cells if cell.keys() >= set(levels)
+    ]
 
 
 def before_after(values: Mapping[Key, float]) -> dict[str, dict[str, Cell]]:

@@ -45,7 +45,7 @@ _PAPER_METHODS = {  # table → system of the paper → method of the run `paper
     2: {method: method for method in ("ear-dino", "fader-dino", "ear-vit", "fader-vit")},
     5: {"fader": "fader-dino"},
 }
-_COLOUR = {"ok": 32, "miss": 31, "missing": 31, "new": 33}  # ANSI foregrounds
+_COLOUR = {"ok": 32, "miss": 31, "missing": 31, "new": 33, "skipped": 33}  # ANSI foregrounds
 
 Key = tuple[str, str, str, str]
 """(dataset, category, method, metric)."""
@@ -85,16 +85,18 @@ COLUMNS = tuple(field.name for field in fields(Expected))
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a run beside its expectation; either may be None, not both.
+    """One cell of a run beside its expectation; either may be None, both only with a reason.
 
     Parameters
     ----------
     got : mean AUROC over the run's seeds.
+    lacking : why the test images do not let one measure it; None where they do.
     """
 
     key: Key
     expected: Expected | None
     got: float | None
+    lacking: str | None = None
 
     @property
     def difference(self) -> float | None:
@@ -105,10 +107,10 @@ class Cell:
 
     @property
     def verdict(self) -> str:
-        """``ok``, ``miss`` (outside the tolerance), ``missing`` (not in the run) or ``new`` (not
-        expected)."""
+        """``ok``, ``miss`` (outside the tolerance), ``missing`` (expected, but not in the run),
+        ``new`` (not expected) or ``skipped`` (not expected, and cannot be measured)."""
         if self.expected is None:
-            return "new"
+            return "new" if self.lacking is None else "skipped"
         if self.difference is None:
             return "missing"
         # Both numbers are decimals of six digits: a difference equal to the tolerance is within.
@@ -196,30 +198,32 @@ def paper_rows(reference: Path) -> list[Expected]:
 
 
 def compare(records: Records, expected: Iterable[Expected]) -> list[Cell]:
-    """Every cell that the run has or should have: the run's in their order, then the missing ones.
+    """Every cell that the run has or should have: the run's in their order, then the missing ones,
+    then those that cannot be measured.
 
-    A cell that lacks one of the run's seeds counts as missing.
+    A cell that lacks one of the run's seeds counts as missing; so does an expected one that cannot
+    be measured.
 
     Raises
     ------
-    FaderError : no row is expected of the run; or a row of the paper meets data or a masker that
-        are not the paper's.
+    FaderError : no row is expected of the run, though there is an AUROC in it; or a row of the
+        paper meets data or a masker that are not the paper's.
     """
     run = records.config.run
     rows = {row.key: row for row in expected if row.run == run}
-    if not rows:
+    measured, lacking = _measured(records), _lacking(records)
+    if not rows and (measured or not lacking):
         raise FaderError(
             f"no expected AUROC of run {run!r}; `fader check --update` makes them from at least"
             f" {LEAST_SEEDS} seeds"
         )
-    measured = _measured(records)
     for key in measured.keys() & rows.keys():
         if rows[key].source == "paper":
             _check_paper(records, key)
     seeds = set(records.config.seeds)
     whole = {key: fmean(by.values()) for key, by in measured.items() if by.keys() == seeds}
-    keys = dict.fromkeys([*measured, *rows])
-    return [Cell(key, rows.get(key), whole.get(key)) for key in keys]
+    keys = dict.fromkeys([*measured, *rows, *lacking])
+    return [Cell(key, rows.get(key), whole.get(key), lacking.get(key)) for key in keys]
 
 
 def _check_paper(records: Records, key: Key) -> None:
@@ -254,9 +258,21 @@ def _measured(records: Records) -> dict[Key, dict[int, float]]:
     return aurocs
 
 
+def _lacking(records: Records) -> dict[Key, str]:
+    """Cell of a method that ran → why its AUROC is not measured."""
+    reasons = {}
+    for place, category in records.config.categories.items():
+        for method in records.methods:
+            for metric in AUROCS:
+                why = records.lacking(place, metric)
+                if why is not None and records.of(place, method):
+                    reasons[category.dataset, category.category, str(method), metric] = why
+    return reasons
+
+
 def passed(cells: Iterable[Cell]) -> bool:
     """Whether every expected cell is there and within its tolerance."""
-    return all(cell.verdict in ("ok", "new") for cell in cells)
+    return all(cell.verdict in ("ok", "new", "skipped") for cell in cells)
 
 
 def render(cells: Sequence[Cell], colour: bool) -> str:
@@ -267,7 +283,8 @@ def render(cells: Sequence[Cell], colour: bool) -> str:
             f"{cell.expected.mean:.3f} ± {cell.expected.tolerance:.3f}" if cell.expected else "",
             "" if cell.got is None else f"{cell.got:.3f}",
             "" if cell.difference is None else f"{cell.difference:+.3f}",
-            f"\033[{_COLOUR[cell.verdict]}m{cell.verdict}\033[0m" if colour else cell.verdict,
+            (f"\033[{_COLOUR[cell.verdict]}m{cell.verdict}\033[0m" if colour else cell.verdict)
+            + (f": {cell.lacking}" if cell.lacking else ""),
         ]
         for cell in cells
     ]
@@ -275,7 +292,8 @@ def render(cells: Sequence[Cell], colour: bool) -> str:
     align = ("left", "right", "right", "right", "left")
     text = tabulate(rows, header, tablefmt="simple", colalign=align, disable_numparse=True)
     verdicts = [cell.verdict for cell in cells]
-    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in _COLOUR)
+    shown = [verdict for verdict in _COLOUR if verdict != "skipped" or verdict in verdicts]
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in shown)
     return f"{text}\n\n{counts}"
 
 
@@ -285,8 +303,8 @@ def update(records: Records, path: Path) -> list[Expected]:
 
     Raises
     ------
-    FaderError : fewer than three seeds; a cell that lacks a seed; the run's rows are the paper's;
-        a damaged file.
+    FaderError : fewer than three seeds; a cell that lacks a seed; no AUROC at all; the run's rows
+        are the paper's; a damaged file.
     """
     run, seeds = records.config.run, sorted(records.config.seeds)
     if len(seeds) < LEAST_SEEDS:
@@ -301,6 +319,9 @@ def update(records: Records, path: Path) -> list[Expected]:
             " run another name"
         )
     measured = _measured(records)
+    if not measured:
+        why = dict.fromkeys(_lacking(records).values())
+        raise FaderError(f"run {run!r} has no AUROC to expect: {'; '.join(why) or 'no method ran'}")
     for key, by in measured.items():
         if sorted(by) != seeds:
             raise FaderError(

@@ -20,7 +20,7 @@ import pandas as pd
 from fader.pipeline.methods import Method
 from fader.report import labels
 from fader.report.paper import AVERAGE, PAPER_DATASET, corrections, paper_values
-from fader.report.records import Records
+from fader.report.records import Records, kind
 
 _LABEL_FREE = (
     "chosen without labels, on held-out training normals and synthetic defects painted on them;"
@@ -151,9 +151,17 @@ class _Filled:
             for place in places
             if any(self.cells[block, place, each].paper is not None for each in keys)
         ]
-        ran = [place for place in common or places if self.cells[block, place, key].values]
+        own = [place for place in common or places if self.cells[block, place, key].values]
+        joined = self.joined(block, key)
+        ran = [p for p in own if all(self.cells[block, p, each.key].values for each in joined)]
         both = [place for place in ran if self.cells[block, place, key].paper is not None]
-        return both or ran
+        return both or ran or own
+
+    def joined(self, block: str, key: str) -> list[Column]:
+        """The columns that are printed in one cell with a column, itself included: their averages
+        are over the same categories."""
+        keys = next(group.keys for group in self.layout.groups if key in group.keys)
+        return [column for column in self.layout.blocks[block] if column.key in keys]
 
 
 def build(layout: Layout, records: Records, reference: Path) -> Table:
@@ -195,6 +203,7 @@ def build(layout: Layout, records: Records, reference: Path) -> Table:
         *layout.notes,
         *dict.fromkeys(_average_notes(filled)),
         *records.gaps(((c.method, c.metric) for c in layout.columns), places),
+        *records.unmeasured((c.metric for c in layout.columns), places),
         *_correction_notes(layout, [category[place] for place in compared], reference),
     ]
     caption = _caption(layout, records, places, bool(with_paper))
@@ -202,19 +211,23 @@ def build(layout: Layout, records: Records, reference: Path) -> Table:
 
 
 def _average_notes(filled: _Filled) -> Iterator[str]:
-    """Which categories an average is over, wherever it is not over all of the data set's."""
-    several = len(filled.datasets) > 1
+    """Which categories an average is over, wherever it is not over all of the data set's: because
+    the others' test images do not let one measure it, or for reasons of a method's own."""
+    records, several = filled.records, len(filled.datasets) > 1
     for dataset, places in filled.datasets.items():
+        on = f" on {dataset}" if several else ""
         for block, columns in filled.layout.blocks.items():
             for column in columns:
                 over = filled.averaged(block, column.key, places)
+                metrics = [each.metric for each in filled.joined(block, column.key)]
+                measured = [p for p in places if not any(records.lacking(p, m) for m in metrics)]
                 if 0 < len(over) < len(places):
-                    names = ", ".join(filled.records.title(place) for place in over)
-                    on = f" on {dataset}" if several else ""
-                    yield (
-                        f"The average of {column.method}{on} is over {len(over)} of {len(places)}"
-                        f" categories: {names}."
-                    )
+                    names = ", ".join(records.title(place) for place in over)
+                    which = f"{len(over)} of {len(places)} categories: {names}."
+                    if over == measured:
+                        yield f"Averages of {kind(column.metric)}{on} are over {which}"
+                    else:
+                        yield f"The average of {column.method}{on} is over {which}"
 
 
 def _correction_notes(layout: Layout, categories: Sequence[str], reference: Path) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,21 +15,37 @@ from fader.report.records import AUROCS, Record, Records
 
 POINTS = 200  # per curve: enough for a picture
 
+Curve = tuple[np.ndarray, np.ndarray]
+"""Its points' x and y."""
+
 
 def averages(records: Records) -> dict[str, Any]:
     """Means over seeds: ``average``, data set → method → every metric over its categories, and the
-    two AUROCs, method → data set/category. Methods that did not run are left out."""
+    two AUROCs, method → data set/category. Methods that did not run are left out.
+
+    Where some test images do not let one measure an AUROC, ``unmeasured`` says why, data
+    set/category → metric → reason, and averages are over the other categories.
+    """
     result: dict[str, Any] = {"average": {}} | {metric: {} for metric in AUROCS}
     for method in records.methods:
         means = {place: _means(records, place, method) for place in records.places}
         ran = {place: mean for place, mean in means.items() if mean}
         for dataset in dict.fromkeys(map(records.dataset, ran)):
-            of_dataset = [mean for place, mean in ran.items() if records.dataset(place) == dataset]
-            result["average"].setdefault(dataset, {})[str(method)] = _mean(of_dataset)
+            of_dataset = {p: mean for p, mean in ran.items() if records.dataset(p) == dataset}
+            average = _average(records, of_dataset)
+            result["average"].setdefault(dataset, {})[str(method)] = average
         for metric in AUROCS:
-            if ran:
-                result[metric][str(method)] = {_name(records, p): m[metric] for p, m in ran.items()}
-    return result
+            values = {_name(records, p): mean[metric] for p, mean in ran.items() if metric in mean}
+            if values:
+                result[metric][str(method)] = values
+    unmeasured = {
+        _name(records, place): {
+            metric: why for metric in AUROCS if (why := records.lacking(place, metric)) is not None
+        }
+        for place in records.places
+    }
+    reasons = {name: each for name, each in unmeasured.items() if each}
+    return result | ({"unmeasured": reasons} if reasons else {})
 
 
 def _means(records: Records, place: str, method: Method) -> dict[str, float]:
@@ -46,6 +62,16 @@ def _mean(values: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
     return means
 
 
+def _average(records: Records, means: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Mean over categories of every metric that all have which let one measure it."""
+    average: dict[str, float] = {}
+    for name in dict.fromkeys(name for mean in means.values() for name in mean):
+        of_those = [mean for place, mean in means.items() if records.lacking(place, name) is None]
+        if all(name in mean for mean in of_those):
+            average[name] = round(fmean(mean[name] for mean in of_those), 6)
+    return average
+
+
 def _name(records: Records, place: str) -> str:
     category = records.config.categories[place]
     return f"{category.dataset}/{category.category}"
@@ -57,35 +83,66 @@ def metrics_json(numbers: Mapping[str, Any]) -> str:
 
 
 def auroc_csv(numbers: Mapping[str, Any]) -> str:
-    """AUROCs of `averages` as rows, one a category and method."""
+    """AUROCs of `averages` as rows, one a category and method; what is not measured is empty, and
+    the row's name says why there is no image AUROC."""
+    image, pixel = (numbers[metric] for metric in AUROCS)
+    reasons = {
+        place: each["image_auroc"]
+        for place, each in numbers.get("unmeasured", {}).items()
+        if "image_auroc" in each
+    }
+    cells = {(place, name) for each in (image, pixel) for name in each for place in each[name]}
     rows = [
-        (f"{place} {method}", image, numbers["pixel_auroc"][method][place])
-        for method, places in numbers["image_auroc"].items()
-        for place, image in places.items()
+        (
+            f"{place} {name}" + (f": {reasons[place]}" if place in reasons else ""),
+            image.get(name, {}).get(place),
+            pixel.get(name, {}).get(place),
+        )
+        for place, name in cells
     ]
-    return table(("row", *AUROCS), sorted(rows))
+    bare = reasons.keys() - {place for place, _ in cells}
+    rows += [(f"{place}: {reasons[place]}", None, None) for place in bare]
+    return table(("row", *AUROCS), sorted(rows, key=lambda row: row[0]))
 
 
-def roc_csv(records: Iterable[Record]) -> str:
-    """Image-level ROC of every method and seed of one category: rows method, point, fpr, tpr."""
+def roc_csv(records: Iterable[Record], lacking: str | None = None) -> str:
+    """Image-level ROC of every method and seed of one category: rows method, point, fpr, tpr.
+
+    Parameters
+    ----------
+    lacking : why there is none: the one entry of the legend, then.
+    """
     from sklearn.metrics import roc_curve  # seconds to import, and tables do without
 
-    rows = []
-    for record in records:
+    def curve(record: Record) -> Curve:
         fpr, tpr, _ = roc_curve(record.labels, record.scores)
-        rows += [(_curve(record), *point) for point in _thinned(fpr, tpr)]
-    return table(("method", "point", "fpr", "tpr"), rows)
+        return fpr, tpr
+
+    return _curves(("fpr", "tpr"), records, curve, lacking)
 
 
-def pr_csv(records: Iterable[Record]) -> str:
+def pr_csv(records: Iterable[Record], lacking: str | None = None) -> str:
     """Image-level precision and recall, likewise: rows method, point, recall, precision."""
     from sklearn.metrics import precision_recall_curve
 
-    rows = []
-    for record in records:
+    def curve(record: Record) -> Curve:
         precision, recall, _ = precision_recall_curve(record.labels, record.scores)
-        rows += [(_curve(record), *point) for point in _thinned(recall, precision)]
-    return table(("method", "point", "recall", "precision"), rows)
+        return recall, precision
+
+    return _curves(("recall", "precision"), records, curve, lacking)
+
+
+def _curves(
+    axes: tuple[str, str],
+    records: Iterable[Record],
+    curve: Callable[[Record], Curve],
+    lacking: str | None,
+) -> str:
+    header = ("method", "point", *axes)
+    if lacking is not None:
+        return table(header, [(lacking, 0, None, None)])
+    named = [(f"{record.method} seed {record.seed}", *curve(record)) for record in records]
+    return table(header, [(name, *point) for name, x, y in named for point in _thinned(x, y)])
 
 
 def losses_csv(histories: Mapping[str, Path]) -> str:
@@ -119,10 +176,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     for row in rows:
         writer.writerow(f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row)
     return stream.getvalue()
-
-
-def _curve(record: Record) -> str:
-    return f"{record.method} seed {record.seed}"
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> list[tuple[int, float, float]]:

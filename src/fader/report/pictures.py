@@ -1,6 +1,7 @@
 """What the figures are drawn from: the images, masks and maps that a run kept."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,32 +38,32 @@ def figure6(config: Config) -> Figure:
 def examples(config: Config) -> Iterator[figures.Example]:
     """Images of every category as FADeR sees them, with the first seed."""
     for place, category in config.categories.items():
-        packed, defects = _packed(config, place)
+        packed = _packed(config, place)
         pictures = _pictures(config, place, Method("fader", config.masks.base))[1]
         for row, index in enumerate(pictures["index"].tolist()):
             yield figures.Example(
-                title=f"{category.category}\n{defects[index]}",
-                image=packed["test"][index].transpose(1, 2, 0),
+                title=f"{category.category}\n{packed.defects[index]}",
+                image=packed.image(index),
                 binary_mask=pictures["mask"][row].astype(bool),
                 soft_mask=pictures["soft_mask"][row].astype(np.float32),
                 reconstruction=pictures["reconstruction"][row].transpose(1, 2, 0),
                 map=pictures["map"][row].astype(np.float32),
-                truth=packed["mask"][index].astype(bool),
+                truth=packed.truth(index),
             )
 
 
 def masking(config: Config) -> figures.Masking:
     """The first image shown of the first category, with EAR's mask, m* and anomaly map."""
     place, category = next(iter(config.categories.items()))
-    packed, defects = _packed(config, place)
+    packed = _packed(config, place)
     pictures = _pictures(config, place, Method("ear", config.masks.base))[1]
     header, _ = checked(config, Job("mosaic", place, seed=config.seeds[0]), "scale")
     scale, index = header.facts["mosaic"], int(pictures["index"][0])
-    image, mask = packed["test"][index].transpose(1, 2, 0), pictures["mask"][0].astype(bool)
+    image, mask = packed.image(index), pictures["mask"][0].astype(bool)
     return figures.Masking(
-        title=f"{category.category}\n{defects[index]}",
+        title=f"{category.category}\n{packed.defects[index]}",
         image=image,
-        truth=packed["mask"][index].astype(bool),
+        truth=packed.truth(index),
         binary_mask=mask,
         error=pictures["map"][0].astype(np.float32),
         mosaic=np.where(mask[..., None], mosaic(image, scale), image),
@@ -92,7 +93,7 @@ def suspects(config: Config) -> list[figures.Suspects]:
 
 
 def _suspected(config: Config, place: str) -> list[figures.Suspects]:
-    packed, defects = _packed(config, place)
+    packed = _packed(config, place)
     base = Method("mask", config.masks.base)
     indices = _pictures(config, place, base)[1]["index"].tolist()
     maskers: dict[str, list[figures.Suspicion] | None] = {}
@@ -111,19 +112,38 @@ def _suspected(config: Config, place: str) -> list[figures.Suspects]:
         maskers[label] = [figures.Suspicion(*pair) for pair in zip(saliency, masks, strict=True)]
     return [
         figures.Suspects(
-            title=f"{config.categories[place].category}\n{defects[index]}",
-            image=packed["test"][index].transpose(1, 2, 0),
-            truth=packed["mask"][index].astype(bool),
+            title=f"{config.categories[place].category}\n{packed.defects[index]}",
+            image=packed.image(index),
+            truth=packed.truth(index),
             maskers={label: None if each is None else each[row] for label, each in maskers.items()},
         )
         for row, index in enumerate(indices)
     ]
 
 
-def _packed(config: Config, place: str) -> tuple[Arrays, list[str]]:
-    """Test images and masks of a category, and each image's defect."""
+@dataclass(frozen=True)
+class _Packed:
+    """Test images (N, 3, H, W) uint8 of a category, each image's defect, and masks (N, H, W) 0/1;
+    None where the data set has none."""
+
+    images: np.ndarray
+    defects: Sequence[str]
+    masks: np.ndarray | None
+
+    def image(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8."""
+        return self.images[index].transpose(1, 2, 0)
+
+    def truth(self, index: int) -> np.ndarray | None:
+        """(H, W) bool."""
+        return None if self.masks is None else self.masks[index].astype(bool)
+
+
+def _packed(config: Config, place: str) -> _Packed:
     header, path = checked(config, Job("pack", place), "packed")
-    return artifacts.read_arrays(path, {"test", "mask"}), header.facts["defects"]
+    arrays = artifacts.read_arrays(path, {"test", "mask"})
+    masks = None if header.facts["masks"] == "absent" else arrays["mask"]
+    return _Packed(arrays["test"], header.facts["defects"], masks)
 
 
 def _pictures(config: Config, place: str, method: Method) -> tuple[dict[str, Any], Arrays]:

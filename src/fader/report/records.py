@@ -7,6 +7,7 @@ method, category and seed of the configuration, once.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from fader.config import Config
@@ -17,8 +18,9 @@ from fader.pipeline.context import verified
 from fader.pipeline.jobs import Job, dataset_of, of_method
 from fader.pipeline.methods import Method, methods
 from fader.report.labels import DATASETS
+from fader.report.sources import Source
 
-AUROCS = ("image_auroc", "pixel_auroc")  # every method that ran has both
+AUROCS = ("image_auroc", "pixel_auroc")  # every method that ran has both, or the reason
 DATA = ("synthetic", "paper_dataset", "size")
 _AGAIN = "run the evaluation again"
 
@@ -32,6 +34,7 @@ class Record:
     place : key of ``categories``.
     data : ``synthetic``, ``paper_dataset`` ("mvtec_ad", "visa" or None) and ``size`` in pixels.
     metrics : name → number; None or absent where a metric does not apply.
+    unmeasured : name → why the test images do not let one measure a metric.
     scores, labels : of the test images, (N,); label 1 is a defective image.
     missing : why there is nothing but this; None where the method ran.
     machine : ``device`` and ``precision`` that it was measured on.
@@ -43,6 +46,7 @@ class Record:
     seed: int
     data: Mapping[str, Any]
     metrics: Mapping[str, float | None] = field(default_factory=dict)
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
     scores: Sequence[float] = ()
     labels: Sequence[int] = ()
     missing: str | None = None
@@ -63,11 +67,13 @@ class Records:
     config : of the run.
     records : one for each category, method and seed, in any order.
     machines : (device, precision) of what was trained for them.
+    sources : key of ``categories`` → what was read of it.
 
     Raises
     ------
-    FaderError : a record is given twice, is lacking or not of the run; a number is not finite; the
-        test images of a category, or the facts of a data set, differ between records.
+    FaderError : a record is given twice, is lacking or not of the run; a number is not finite, or
+        lacks without a reason; the test images of a category, what can be measured on them, or the
+        facts of a data set, differ between records.
     """
 
     def __init__(
@@ -75,11 +81,14 @@ class Records:
         config: Config,
         records: Iterable[Record],
         machines: Iterable[tuple[str, str]] = (),
+        sources: Mapping[str, Source] | None = None,
     ) -> None:
         self.config = config
+        self.sources = dict(sources or {})
         self._index = _indexed(config, records)
         for record in self:
             _check_numbers(record)
+        self._unmeasured = self._reasons()
         self._check_labels()
         self._check_data()
         own = (_machine(record.machine) for record in self if record.machine)
@@ -100,7 +109,9 @@ class Records:
             for method in methods(config)
         ]
         facts = (header.facts.get("machine") for header in headers.values())
-        return cls(config, records, map(_machine, filter(None, facts)))
+        packs = {job.place: phases.outputs(config, job) for job in phases.jobs(config, "pack")}
+        sources = {place: Source.of(headers[each["packed"]]) for place, each in packs.items()}
+        return cls(config, records, map(_machine, filter(None, facts)), sources)
 
     def __iter__(self) -> Iterator[Record]:
         """In table order: by category, method, seed."""
@@ -120,6 +131,10 @@ class Records:
         records = self.of(place, method).items()
         values = {seed: record.metrics.get(metric) for seed, record in records}
         return {seed: value for seed, value in values.items() if value is not None}
+
+    def lacking(self, place: str, metric: str) -> str | None:
+        """Why a category's test images do not let one measure a metric; None where they do."""
+        return self._unmeasured.get(place, {}).get(metric)
 
     @property
     def methods(self) -> list[Method]:
@@ -153,7 +168,8 @@ class Records:
         return f"{category.dataset}/{category.category}" if several else category.category
 
     def gaps(self, cells: Iterable[tuple[Method, str]], places: Iterable[str]) -> list[str]:
-        """Why values of (method, metric) are missing: a note per method and reason."""
+        """Why values of (method, metric) are missing: a note per method and reason, but for what
+        no method has (see ``unmeasured``)."""
         places = list(places)
         gaps: dict[tuple[Method, str], dict[str, None]] = {}
         for method, metric in cells:
@@ -163,13 +179,29 @@ class Records:
                     record = self.get(place, method, seed)
                     if record.missing is not None:
                         reasons.setdefault(record.missing.rstrip("."), []).append(seed)
-                    elif record.metrics.get(metric) is None:
+                    elif record.metrics.get(metric) is None and metric not in record.unmeasured:
                         reasons.setdefault(f"{metric} not measured", []).append(seed)
                 for reason, seeds in reasons.items():
                     some = f" (seed {', '.join(map(str, seeds))})"
                     where = self.title(place) + ("" if seeds == self.config.seeds else some)
                     gaps.setdefault((method, reason), {})[where] = None
         return [f"{method}, {', '.join(where)}: {why}." for (method, why), where in gaps.items()]
+
+    def unmeasured(self, metrics: Iterable[str], places: Iterable[str]) -> list[str]:
+        """Why there are no values of metrics, whatever the method: a note per reason and
+        categories."""
+        where: dict[tuple[str, str], dict[str, None]] = {}
+        for metric, place in product(metrics, places):
+            why = self.lacking(place, metric)
+            if why is not None:
+                where.setdefault((kind(metric), why), {})[self.title(place)] = None
+        kinds: dict[tuple[str, str], list[str]] = {}
+        for (name, why), titles in where.items():
+            kinds.setdefault((", ".join(titles), why), []).append(f"no {name}")
+        return [
+            f"{' and '.join(names).capitalize()} on the test images of {titles}: {why}."
+            for (titles, why), names in kinds.items()
+        ]
 
     def provenance(self, places: Iterable[str]) -> str:
         """Sentences on the data, their size, the seeds, and machines where they are several."""
@@ -184,6 +216,26 @@ class Records:
             listed = "; ".join(f"{device}, {precision}" for device, precision in self.machines)
             sentences.append(f"Computed on more than one kind of machine: {listed}.")
         return " ".join(sentences)
+
+    def _reasons(self) -> dict[str, dict[str, str]]:
+        """Category → metric → why it is not measured: the same for all methods and seeds."""
+        reasons: dict[str, dict[str, str]] = {}
+        for record in self:
+            of_place = reasons.setdefault(record.place, {})
+            for metric, why in record.unmeasured.items():
+                if of_place.setdefault(metric, why) != why:
+                    raise FaderError(
+                        f"{record.name}: {metric} is not measured, {why}; another record says"
+                        f" {of_place[metric]}; {_AGAIN}"
+                    )
+        for record in self:
+            both = sorted(_known(record) & reasons[record.place].keys())
+            if both:
+                why = reasons[record.place][both[0]]
+                raise FaderError(
+                    f"{record.name}: has {both[0]}, another record says {why}; {_AGAIN}"
+                )
+        return reasons
 
     def _check_labels(self) -> None:
         """All methods are judged on the same test images."""
@@ -208,6 +260,14 @@ class Records:
                 )
 
 
+def kind(metric: str) -> str:
+    """What a metric is one of, in words."""
+    if metric == "oracle_gain":
+        return "oracle gains"
+    of_images = metric.removeprefix("validation_").startswith("image")
+    return "image metrics" if of_images else "pixel metrics"
+
+
 def _record(job: Job, method: Method, header: Header) -> Record:
     """The facts of a metrics file, which ``fader.steps.evaluate`` writes."""
     facts = header.facts
@@ -220,6 +280,7 @@ def _record(job: Job, method: Method, header: Header) -> Record:
             seed=job.seed,
             data={key: facts["data"][key] for key in DATA},
             metrics=facts["metrics"] if ran else {},
+            unmeasured=facts["unmeasured"] if ran else {},
             scores=facts["scores"] if ran else (),
             labels=facts["labels"] if ran else (),
             missing=missing,
@@ -254,7 +315,8 @@ def _indexed(config: Config, records: Iterable[Record]) -> dict[tuple[str, Metho
 def _check_numbers(record: Record) -> None:
     if record.missing is not None:
         return
-    lacking = [metric for metric in AUROCS if record.metrics.get(metric) is None]
+    told = _known(record) | record.unmeasured.keys()
+    lacking = [metric for metric in AUROCS if metric not in told]
     if lacking:
         raise FaderError(f"{record.name}: no {', '.join(lacking)}; {_AGAIN}")
     for metric, value in record.metrics.items():
@@ -262,6 +324,11 @@ def _check_numbers(record: Record) -> None:
             raise FaderError(f"{record.name}: {metric} is {value!r}, no finite number; {_AGAIN}")
     if len(record.scores) != len(record.labels) or not all(map(math.isfinite, record.scores)):
         raise FaderError(f"{record.name}: not a finite score for every label; {_AGAIN}")
+
+
+def _known(record: Record) -> set[str]:
+    """Metrics that a record has."""
+    return {metric for metric, value in record.metrics.items() if value is not None}
 
 
 def _machine(facts: Mapping[str, Any]) -> tuple[str, str]:

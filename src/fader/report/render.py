@@ -5,6 +5,7 @@ paper's value and the difference to three. The LaTeX needs the package booktabs.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -17,8 +18,9 @@ from fader.report.paper import AVERAGE
 
 ABSENT = "–"
 
-# Cells and notes as Markdown prints them.
-MARKDOWN = str.maketrans({"\\": r"\\", "|": r"\|", "*": r"\*", "<": r"\<", "\n": " "})
+_MARKDOWN = str.maketrans({"\\": r"\\", "|": r"\|", "*": r"\*", "<": r"\<", "\n": " "})
+# What else has a meaning only where it stands: emphasis, strikethrough, a link, an entity.
+_MARKUP = re.compile(r"(?<![^\W_])_|_(?![^\W_])|~|\](?=[(\[])|&(?=#?\w+;)")
 _LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -51,14 +53,19 @@ def markdown(table: Table) -> str:
         for kind in _kinds(table, group)
     ]
     align = "l" * len(leading) + "r" * (len(headers) - len(leading))
-    body = pipe([header.translate(MARKDOWN) for header in headers], _printed(table), align)
-    return f"{table.caption.translate(MARKDOWN)}\n\n{body}\n" + bullets(table.notes)
+    body = pipe([escaped(header) for header in headers], _printed(table), align)
+    return f"{escaped(table.caption)}\n\n{body}\n" + bullets(table.notes)
+
+
+def escaped(text: str) -> str:
+    """A cell or note so that Markdown prints it as it is; what is between backticks stays code."""
+    return _MARKUP.sub(r"\\\g<0>", text.translate(_MARKDOWN))
 
 
 def pipe(headers: Sequence[str], rows: Sequence[Sequence[object]], align: str) -> str:
     """A Markdown table of finished cells; ``align`` has ``l`` or ``r`` for every column."""
     return tabulate(
-        [[str(cell).translate(MARKDOWN) for cell in row] for row in rows],
+        [[escaped(str(cell)) for cell in row] for row in rows],
         headers=headers,
         tablefmt="pipe",
         disable_numparse=True,
@@ -68,7 +75,7 @@ def pipe(headers: Sequence[str], rows: Sequence[Sequence[object]], align: str) -
 
 def bullets(notes: Sequence[str]) -> str:
     """Notes as a Markdown list after an empty line; nothing where there are none."""
-    lines = "".join(f"- {note.translate(MARKDOWN)}\n" for note in notes)
+    lines = "".join(f"- {escaped(note)}\n" for note in notes)
     return f"\n{lines}" if lines else ""
 
 

@@ -31,7 +31,7 @@ from fader.report.gains import (
 )
 from fader.report.layout import frame
 from fader.report.paper import AVERAGE, PAPER_DATASET, paper_values
-from fader.report.records import Record, Records
+from fader.report.records import AUROCS, Record, Records
 from fader.report.render import ABSENT, bullets, pipe, signed
 from fader.seeds import derive_seed
 
@@ -66,9 +66,9 @@ class Statistics:
     ----------
     intervals : a row per comparison and category, and an average row per data set: ``seeds``
         (number), ``normal``, ``defective`` (test images), ``difference``, ``low``, ``high``; what
-        did not run is empty.
-    counts : a row per source ("ours", "Table 2", "Table 4"), data set, comparison and level:
-        ``up``, ``equal``, ``down``, ``n``, ``w``, ``p``.
+        did not run, or cannot be measured, is empty.
+    counts : a row per source ("ours", "Table 2", "Table 4"), data set, comparison and level that
+        is measured: ``up``, ``equal``, ``down``, ``n``, ``w``, ``p``.
     markdown : both, with notes.
     """
 
@@ -107,7 +107,8 @@ def statistics(
     ----------
     reference : the repository's ``reference/`` folder.
     seed : of the resampling; every category has its own stream, the same for every comparison. A
-        training seed counts where both methods ran; what did not run is left out and noted.
+        training seed counts where both methods ran; what did not run, or cannot be measured, is
+        left out and noted.
 
     Raises
     ------
@@ -157,12 +158,12 @@ _COUNT_KINDS = (
 
 @dataclass(frozen=True)
 class _Measured:
-    """One comparison on one category."""
+    """One comparison on one category; ``bootstrap`` is None where image AUROC is not measured."""
 
     seeds: int
     normal: int
     defective: int
-    bootstrap: Bootstrap
+    bootstrap: Bootstrap | None
     cell: Cell
 
 
@@ -179,22 +180,27 @@ def _measured(
         if not both:
             continue
         labels = list(both[0][0].labels)
-        scores_before, scores_after = ([pair[side].scores for pair in both] for side in (0, 1))
+        levels = [each for each in LEVELS if records.lacking(place, f"{each}_auroc") is None]
         stream = derive_seed(seed, category.dataset, category.category, "bootstrap")
         results[place] = _Measured(
             seeds=len(both),
             normal=labels.count(0),
             defective=labels.count(1),
-            bootstrap=bootstrap(labels, scores_before, scores_after, resamples, stream),
-            cell={level: _step(both, level) for level in LEVELS},
+            bootstrap=_bootstrap(both, resamples, stream) if "image" in levels else None,
+            cell={level: _step(both, level) for level in levels},
         )
     return results
+
+
+def _bootstrap(both: Sequence[tuple[Record, Record]], resamples: int, seed: int) -> Bootstrap:
+    before, after = ([pair[side].scores for pair in both] for side in (0, 1))
+    return bootstrap(both[0][0].labels, before, after, resamples, seed)
 
 
 def _step(both: Sequence[tuple[Record, Record]], level: str) -> Step:
     """Means over seeds before and after."""
     name = f"{level}_auroc"
-    return Step(*(fmean(pair[side].metrics[name] for pair in both) for side in (0, 1)))  # type: ignore[misc]  # what ran has AUROCs
+    return Step(*(fmean(pair[side].metrics[name] for pair in both) for side in (0, 1)))  # type: ignore[misc]  # measured
 
 
 def _interval_rows(
@@ -212,13 +218,15 @@ def _interval_rows(
             if place in results:
                 one = results[place]
                 row |= {"seeds": one.seeds, "normal": one.normal, "defective": one.defective}
-                row |= one.bootstrap.interval()._asdict()
+                if one.bootstrap is not None:
+                    row |= one.bootstrap.interval()._asdict()
             rows.append(row)
         row = named | {"category": AVERAGE}
         ran = [results[place] for place in places if place in results]
-        if ran:
-            row |= average([one.bootstrap for one in ran]).interval()._asdict()
-            numbers = {one.seeds for one in ran}
+        parts = [one.bootstrap for one in ran if one.bootstrap is not None]
+        if parts:
+            row |= average(parts).interval()._asdict()
+            numbers = {one.seeds for one in ran if one.bootstrap is not None}
             row |= {"seeds": numbers.pop()} if len(numbers) == 1 else {}
         rows.append(row)
     return rows
@@ -230,23 +238,28 @@ def _count_rows(
     cells: Mapping[tuple[str, str], Sequence[Cell]],
     of_masker: Sequence[tuple[str, str]],
 ) -> list[dict[str, Any]]:
-    """Rows of one source and data set. All maskers together are counted only: their subtasks share
-    images, so that a test over them would take one category for several."""
+    """Rows of one source and data set, of what is measured at a level. All maskers together are
+    counted only: their subtasks share images, so that a test over them would take one category for
+    several."""
     together = {}
     if len(of_masker) > 1:
         together = {(ALL, ""): [cell for key in of_masker for cell in cells[key]]}
     rows = []
     for (method, against), subtasks in (dict(cells) | together).items():
         for level in (*LEVELS, EITHER):
+            found = gains(subtasks, level)
+            if not found:
+                continue
             row: dict[str, Any] = {
                 "source": source,
                 "dataset": dataset,
                 "method": method,
                 "against": against,
             }
-            row |= {"level": level} | tally(gains(subtasks, level))._asdict()
+            row |= {"level": level} | tally(found)._asdict()
             if method != ALL and level != EITHER:
-                test = signed_rank(cell[level].after - cell[level].before for cell in subtasks)
+                steps = [cell[level] for cell in subtasks if level in cell]
+                test = signed_rank(step.after - step.before for step in steps)
                 row |= {"n": test.n, "w": test.statistic, "p": test.p}
             rows.append(row)
     return rows
@@ -258,6 +271,7 @@ _COUNTS = (
     " image or pixel AUROC is, down where both are. W, p: Wilcoxon's signed-rank test over the"
     " categories of a data set, two-sided and exact, of n non-zero differences."
 )
+_NO_COUNTS = "Nothing to count: no comparison has an AUROC on both sides."
 _PAPER = (
     "The paper's own tables (arXiv 2407.04597, MVTec AD), counted the same way, with the"
     " corrections of `reference/corrections.csv`."
@@ -291,13 +305,15 @@ def _markdown(
         f"{caption} {baselines}" if config.detectors else caption,
         _intervals_table(intervals, names),
         _COUNTS,
-        _counts_table(counts[ours], "dataset", names),
+        _counts_table(counts[ours], "dataset", names) if ours.any() else _NO_COUNTS,
         _PAPER,
         _counts_table(counts[~ours], "source", {}),
     ]
-    cells = [(each, "image_auroc") for c in comparisons(config) for each in (c.method, c.against)]
-    notes = records.gaps(dict.fromkeys(cells), records.places)
-    return "\n\n".join(sections) + "\n" + bullets([f"Left out: {note}" for note in notes])
+    methods = dict.fromkeys(each for c in comparisons(config) for each in (c.method, c.against))
+    gaps = records.gaps(((method, "image_auroc") for method in methods), records.places)
+    notes = [f"Left out: {note}" for note in gaps]
+    notes += records.unmeasured(AUROCS, records.places)
+    return "\n\n".join(sections) + "\n" + bullets(notes)
 
 
 def _intervals_table(intervals: pd.DataFrame, names: Mapping[tuple[str, str], str]) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from fader.config import Config
 from fader.pipeline.methods import Method, Stage, of_variant
-from fader.report import labels
+from fader.report import data, labels
 from fader.report.layout import Column, Group, Layout
 from fader.report.records import Records
 from fader.report.warn import sentences
@@ -73,6 +73,7 @@ def table1(records: Records) -> Layout:
             *labels.stand_in_notes(config, [base]),
             *_baseline_notes(names, of_paper, others),
             _ORACLE,
+            *data.warnings(records),
         ),
     )
 
@@ -337,12 +338,16 @@ def _correlation(records: Records) -> Iterable[str]:
                 if known and test:
                     cells.append((fmean(known.values()), fmean(test.values())))
         means = pd.DataFrame(cells, columns=["validation", "test"])
-        if len(means) > 2:
-            rho = means["validation"].rank().corr(means["test"].rank())
-            yield (
-                f"Rank correlation (Spearman) of validation and test {level} AUROC over the"
-                f" {len(means)} cells (category and method) of the run: {rho:.2f}."
-            )
+        if len(means) <= 2:
+            found = "not defined for so few"
+        elif (means.nunique() == 1).any():
+            found = "not defined, since one of them is the same in all"
+        else:
+            found = f"{means['validation'].rank().corr(means['test'].rank()):.2f}"
+        yield (
+            f"Rank correlation (Spearman) of validation and test {level} AUROC over the"
+            f" {len(means)} cells (category and method) of the run: {found}."
+        )
 
 
 LAYOUTS: dict[str, Callable[[Records], Layout]] = {

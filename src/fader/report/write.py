@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from fader.config import Config
-from fader.errors import FaderError
 from fader.files import write_text
 from fader.pipeline import artifacts, paths, phases
 from fader.pipeline.context import checked
 from fader.pipeline.jobs import Job, method_of
-from fader.report import cost, figures, numbers, pictures, render
+from fader.report import cost, data, figures, numbers, pictures, render
 from fader.report.layout import build
 from fader.report.records import Records
 from fader.report.statistics import statistics
@@ -47,6 +46,8 @@ def table(records: Records, name: str, reference: Path) -> dict[str, str]:
         texts = (result.intervals_csv(), result.counts_csv(), result.markdown)
     elif name == "cost":
         texts = cost.table(config, _cost(config))
+    elif name == "data":
+        texts = data.table(records)
     else:
         filled = build(LAYOUTS[name](records), records, reference)
         texts = (render.csv(filled), render.markdown(filled), render.latex(filled))
@@ -69,9 +70,10 @@ def _numbers(records: Records) -> dict[str, str]:
 def _curves(records: Records, place: str) -> dict[str, str]:
     run = records.config.run
     ran = [record for record in records if record.place == place and record.missing is None]
+    lacking = records.lacking(place, "image_auroc")
     return {
-        paths.curve(run, "roc", place): numbers.roc_csv(ran),
-        paths.curve(run, "pr", place): numbers.pr_csv(ran),
+        paths.curve(run, "roc", place): numbers.roc_csv(ran, lacking),
+        paths.curve(run, "pr", place): numbers.pr_csv(ran, lacking),
         paths.curve(run, "losses", place): numbers.losses_csv(_histories(records.config, place)),
     }
 
@@ -81,11 +83,9 @@ def _histories(config: Config, place: str) -> dict[str, Path]:
     files = {}
     for job in phases.jobs(config, place=place):
         path = phases.outputs(config, job).get("losses")
-        if path is None:
-            continue
-        if not Path(path).is_file():
-            raise FaderError(f"{path}: no such file; `snakemake --cores all {path}` makes it")
-        files[f"{_trained(config, job)} seed {job.seed}"] = Path(path)
+        if path is not None:
+            artifacts.check_beside(path, checked(config, job, "weights")[0].facts.get("losses"))
+            files[f"{_trained(config, job)} seed {job.seed}"] = Path(path)
     return files
 
 

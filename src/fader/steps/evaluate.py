@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from fader import runtime
 from fader.detectors import Detector, Scores
 from fader.evaluation import metrics
+from fader.evaluation.truth import Measured
 from fader.pipeline import artifacts
 from fader.pipeline.context import Context
 from fader.pipeline.jobs import mask_job, trained_job
@@ -36,7 +37,8 @@ def evaluate(context: Context) -> None:
     """Measure every method on the test images, and keep pictures of some for the figures.
 
     A method without masks, because its optional masker's weights are missing, gets a record that
-    says so.
+    says so. A metric that the test images do not let one measure, for want of masks, of good or of
+    defective images, is not among a record's ``metrics``; ``unmeasured`` says why.
     """
     machine = runtime.start(context.config.runtime)
     header = context.header(_about(context))
@@ -86,14 +88,10 @@ def _of_detector(context: Context, method: Method, detector: Detector) -> Result
     scores = detector.scores(tested)
     seconds = time.perf_counter() - began
     validation = _validation(context, method, detector)
-    measured = _metrics(context, scores) | {
-        "validation_image_auroc": validation["image_auroc"],
-        "validation_pixel_auroc": validation["pixel_auroc"],
-    }
-    oracle = _oracle(context, method)
-    if oracle:
-        measured["oracle_gain"] = oracle["image_auroc"] - measured["image_auroc"]
-    facts = _facts(measured, scores) | {
+    label_free = {f"validation_{name}": validation[name] for name in ("image_auroc", "pixel_auroc")}
+    measured = _metrics(context, scores) | Measured(label_free, {})
+    oracle, gain = _oracle(context, method, measured)
+    facts = _facts(measured | gain, scores) | {
         "oracle": oracle,
         "validation": validation,
         "selected": _selected(context, method),
@@ -139,8 +137,7 @@ def _of_saliency(context: Context, masker: str) -> Result:
     maps = F.interpolate(coarse.unsqueeze(1), size, mode="nearest").squeeze(1)
     scores = Scores(maps, maps.flatten(1).amax(1))
     masks = inputs.masks(context, masker, "test")
-    truth = inputs.packed(context)[0]["mask"]
-    measured = _metrics(context, scores) | metrics.mask_metrics(masks.numpy(), truth.numpy())
+    measured = _metrics(context, scores) | inputs.truth(context).of_masks(masks.numpy())
     facts = _facts(measured, scores) | {
         "weights": header.facts["weights"],
         "machine": header.facts["machine"],
@@ -154,17 +151,17 @@ def _of_saliency(context: Context, masker: str) -> Result:
     return Result(facts, pictures)
 
 
-def _metrics(context: Context, scores: Scores) -> dict[str, float]:
+def _metrics(context: Context, scores: Scores) -> Measured:
     """Metrics of the test images' scores and maps."""
-    tensors = inputs.packed(context)[0]
-    of_images = metrics.image_metrics(scores.images.numpy(), tensors["label"].numpy())
-    return of_images | metrics.pixel_metrics(scores.maps.numpy(), tensors["mask"].numpy())
+    truth = inputs.truth(context)
+    return truth.of_scores(scores.images.numpy()) | truth.of_maps(scores.maps.numpy())
 
 
-def _facts(measured: Mapping[str, float], scores: Scores) -> dict[str, Any]:
+def _facts(measured: Measured, scores: Scores) -> dict[str, Any]:
     """Metrics and image scores as kept: nine digits tell any two float32 numbers apart."""
     return {
-        "metrics": {name: round(float(value), 6) for name, value in measured.items()},
+        "metrics": {name: round(float(value), 6) for name, value in measured.values.items()},
+        "unmeasured": measured.unmeasured,
         "scores": [float(f"{score:.9g}") for score in scores.images.tolist()],
     }
 
@@ -180,30 +177,37 @@ def _selected(context: Context, method: Method) -> dict[str, Any]:
     return selected
 
 
-def _oracle(context: Context, method: Method) -> dict[str, Any]:
-    """The best image AUROC that choosing by test labels would have given, and where: over the
-    candidates of m* for EAR, over the η × schedule grid and the watched epochs for what is trained
-    on it.
-
-    From the scores that the very same trainings left behind; where m* was not searched, EAR has no
-    other candidate.
-    """
+def _oracle(
+    context: Context, method: Method, measured: Measured
+) -> tuple[dict[str, Any], Measured]:
+    """What choosing by test labels would have given: see ``_oracle_of_ear`` and
+    ``_oracle_of_fader``; and ``oracle_gain``, how much higher its image AUROC is."""
+    scale = context.check(context.job.of("mosaic"), "scale").facts
+    of_ear = method == Method("ear", context.config.masks.base) and models.SCORES in scale
+    if not (of_ear or method.trained_on_ear):
+        return {}, Measured({}, {})
+    if "image_auroc" in measured.unmeasured:
+        return {}, Measured({}, {"oracle_gain": measured.unmeasured["image_auroc"]})
     labels = inputs.packed(context)[0]["label"].numpy()
-    if method.trained_on_ear:
-        return _oracle_of_fader(context, method, labels)
-    of_mosaic = context.check(context.job.of("mosaic"), "scale").facts
-    base = method == Method("ear", context.config.masks.base)
-    if not base or models.SCORES not in of_mosaic:
-        return {}
-    candidates = {
-        scale: metrics.auroc(np.array(scores), labels)
-        for scale, scores in of_mosaic[models.SCORES].items()
-    }
+    if of_ear:
+        best = _oracle_of_ear(scale[models.SCORES], labels)
+    else:
+        best = _oracle_of_fader(context, method, labels)
+    gain = best["image_auroc"] - measured.values["image_auroc"]
+    return best, Measured({"oracle_gain": gain}, {})
+
+
+def _oracle_of_ear(scores: Mapping[str, Sequence[float]], labels: np.ndarray) -> dict[str, Any]:
+    """The best image AUROC over the candidates of m*, and which has it; where m* was not searched,
+    there is no other candidate, and no oracle."""
+    candidates = {scale: metrics.auroc(np.array(each), labels) for scale, each in scores.items()}
     best = max(candidates, key=lambda scale: candidates[scale])
     return {"image_auroc": round(candidates[best], 6), "mosaic": int(best)}
 
 
 def _oracle_of_fader(context: Context, method: Method, labels: np.ndarray) -> dict[str, Any]:
+    """The best image AUROC over the η × schedule grid and the watched epochs, and where, from the
+    scores that the very same trainings left behind."""
     job = trained_job(context.config, context.job, method)
     path = context.path(job, "weights")
     grid = context.check(job, "weights").facts["grid"]
@@ -220,9 +224,11 @@ def _oracle_of_fader(context: Context, method: Method, labels: np.ndarray) -> di
 
 
 def _shown(context: Context) -> Tensor:
-    """Indices of the defective images that figures show, evenly spaced over the defect types."""
+    """Indices of the images that figures show: defective ones, evenly spaced over the defect types;
+    good ones where the test set has no other."""
     defects: Sequence[str] = inputs.packed(context)[1].facts["defects"]
     defective = [i for i, defect in enumerate(defects) if defect != "good"]
-    count = min(context.config.report.images, len(defective))
-    positions = np.linspace(0, len(defective) - 1, count).round().astype(int)
-    return torch.tensor([defective[p] for p in dict.fromkeys(positions.tolist())])
+    choice = defective or list(range(len(defects)))
+    count = min(context.config.report.images, len(choice))
+    positions = np.linspace(0, len(choice) - 1, count).round().astype(int)
+    return torch.tensor([choice[p] for p in dict.fromkeys(positions.tolist())])

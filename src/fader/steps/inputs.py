@@ -1,5 +1,6 @@
 """What the jobs read, as tensors."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -7,7 +8,9 @@ from torch import Tensor
 
 from fader import maskers
 from fader.detectors.base import Images
+from fader.errors import FaderError
 from fader.evaluation.selection import Examples
+from fader.evaluation.truth import Truth
 from fader.maskers import Masker
 from fader.maskers.threshold import binarise, enlarge
 from fader.pipeline import artifacts
@@ -21,18 +24,29 @@ def packed(context: Context) -> tuple[dict[str, Tensor], Header]:
     """Images of the category: ``train`` and ``test`` (N, 3, S, S) uint8, ``mask`` (N, S, S) and
     ``label`` (N,); and the facts about them."""
     job = Job("pack", context.job.place)
-    return artifacts.read_tensors(context.path(job, "packed")), context.check(job, "packed")
+    tensors = _named(context, job, "packed", ("train", "test", "label"))
+    return tensors, context.check(job, "packed")
 
 
 def split(context: Context) -> dict[str, Tensor]:
     """The label-free split: the fields of ``fader.data.split.Split`` but its kinds."""
-    return artifacts.read_tensors(context.path(Job("pack", context.job.place), "split"))
+    return _named(context, Job("pack", context.job.place), "split", ("fit", "held", "defects"))
 
 
 def saliency(context: Context, masker: str) -> dict[str, Tensor]:
     """Saliency (N, h, w) float32 of the ``train``, ``validation`` and ``test`` images."""
     job = mask_job(context.config, context.job, masker)
-    return artifacts.read_tensors(context.path(job, "saliency"))
+    return _named(context, job, "saliency", ("train", "validation", "test"))
+
+
+def _named(context: Context, job: Job, name: str, tensors: Sequence[str]) -> dict[str, Tensor]:
+    """A file of a job, with these tensors: a job may write several files of one kind."""
+    path = context.path(job, name)
+    found = artifacts.read_tensors(path)
+    lacking = [tensor for tensor in tensors if tensor not in found]
+    if lacking:
+        raise artifacts.misplaced(path, f"it holds no {', '.join(lacking)}")
+    return found
 
 
 def masks(context: Context, masker: str, name: str) -> Tensor:
@@ -72,8 +86,29 @@ def label_free(context: Context, masker: str | None = None) -> Examples:
     )
 
 
+def truth(context: Context) -> Truth:
+    """What is known of the test images: their labels, and masks where the data set has them."""
+    tensors, header = packed(context)
+    labels = tensors["label"].numpy()
+    if header.facts["masks"] == "absent":
+        return Truth(labels, None, f"no masks (datasets.{context.dataset}.masks: absent)")
+    return Truth(labels, tensors["mask"].numpy())
+
+
 def labelled(context: Context) -> Examples:
-    """The test images with their labels, for the oracle: a diagnostic."""
+    """The test images with their labels, for the oracle: a diagnostic.
+
+    Raises
+    ------
+    FaderError : they are all good or all defective, or without masks.
+    """
+    known = truth(context)
+    lacking = known.lacks_images or known.lacks_pixels
+    if lacking:
+        raise FaderError(
+            f"mosaic.policy: oracle chooses by test labels and masks, but"
+            f" {context.dataset}/{context.category} has {lacking}; choose search or fixed"
+        )
     images, about = tested(context, context.config.masks.base), packed(context)[0]
     defective = about["label"].bool()
     return Examples(images[~defective], images[defective], about["mask"][defective])

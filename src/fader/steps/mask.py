@@ -1,5 +1,7 @@
 """Saliency of suspected defects by one masker, which is trained first where it learns."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,9 +17,10 @@ def make_mask(context: Context) -> None:
     masker = context.job.system
     machine = runtime.start(context.config.runtime)
     model = inputs.untrained_masker(context, masker, machine)
-    about = {"weights": model.weights}
+    about: dict[str, Any] = {"weights": model.weights}
     learns = context.config.masks.trained(masker)
     if learns:
+        about["seed"] = context.job.seed
         run = training.run_of(context, machine, context.seed(f"masker/{masker}"))
         history = model.fit(inputs.normals(context).pixels, run)  # type: ignore[attr-defined]  # a ``TrainedMasker``
     header = context.header({"machine": machine.facts()} | about)

@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-from fader.data import pack
-from fader.data.layout import check_counts
+from fader.data import made, pack
+from fader.data.layout import check_counts, counts, describe
 from fader.data.releases import LAYOUTS, RELEASES
 from fader.data.split import split
 from fader.errors import FaderError
-from fader.files import write_text
-from fader.pipeline import artifacts
+from fader.files import shown, write_text
+from fader.pipeline import artifacts, listing
 from fader.pipeline.context import Context
 from fader.pipeline.jobs import Job
 
@@ -20,12 +20,22 @@ def make_pack(context: Context) -> None:
     source = context.check(Job("dataset", context.dataset), "manifest")
     root = Path(source.facts["root"])
     if not root.is_dir():
-        raise FaderError(f"{root}: no such folder; `fader run dataset {context.dataset}` makes it")
-    index = LAYOUTS[dataset.layout](root, context.category)
+        raise FaderError(
+            f"{shown(root)}: no such folder; `fader run dataset {context.dataset}` makes it"
+        )
+    index = LAYOUTS[dataset.layout](root, context.category, dataset.masks)
+    _tell(describe(index), *(f"warning: {line}" for line in index.warnings))
     public = config.public_set(context.dataset)
     if public and getattr(dataset, "complete", True):
         check_counts(index, RELEASES[public])
-    images = pack.read_category(index, config.image.size)
+    if listing.of_images(config, context.job.place):
+        digests = listing.digests(config, context.job.place, index)
+    else:
+        digests = made.digests(root, index)
+    images = pack.read_category(index, config.image.size, white=dataset.white, digests=digests)
+    if images.white:
+        _tell(f"16-bit images: {images.white}")
+    _tell(*(f"warning: {line}" for line in images.warnings))
     validation = split(images.train, config.validation, context.seed("validation"))
     facts = {
         "synthetic": dataset.source == "synthetic",
@@ -34,6 +44,12 @@ def make_pack(context: Context) -> None:
         "train": images.train_names,
         "test": images.test_names,
         "defects": images.defects,
+        "counts": counts(index),
+        "ignored": dict(index.ignored),
+        "masks": index.masks,
+        "vanished": images.vanished,
+        "white": images.white and images.white.value,
+        "warnings": [*index.warnings, *images.warnings],
     }
     packed = artifacts.write_arrays(
         context.output("packed"),
@@ -52,3 +68,9 @@ def make_pack(context: Context) -> None:
     )
     identities = {"packed": packed.identity, "split": held.identity}
     write_text(context.output("normals"), json.dumps(identities, indent=2) + "\n")
+
+
+def _tell(*lines: str) -> None:
+    """Print lines to the job's log, at once."""
+    for line in lines:
+        print(line, flush=True)

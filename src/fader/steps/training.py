@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fader.files import digest, write_text
+from fader.files import digest, file_sha256, write_text
 from fader.pipeline import artifacts, code, external
 from fader.pipeline.context import Context
 from fader.runtime import Machine
@@ -37,9 +37,14 @@ def keep(
     histories: Mapping[str, History],
     facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write what a job learnt and its losses, and drop its checkpoints."""
-    about = {"seed": context.job.seed, "machine": machine.facts()} | dict(facts or {})
-    write_text(context.output("losses"), losses_csv(histories))
+    """Write what a job learnt and its losses, and drop its checkpoints.
+
+    The fact ``losses`` of the weights is the sha256 of the file of losses.
+    """
+    losses = context.output("losses")
+    write_text(losses, losses_csv(histories))
+    about = {"seed": context.job.seed, "machine": machine.facts(), "losses": file_sha256(losses)}
+    about |= dict(facts or {})
     artifacts.write_tensors(context.output("weights"), state, context.header(about))
     shutil.rmtree(_folder(context), ignore_errors=True)
 

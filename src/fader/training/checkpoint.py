@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fader import digests
 from fader.errors import FaderError
-from fader.files import replacing
+from fader.files import digest, replacing, shown
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Checkpoint:
     def _key(self) -> str:
         return self.key if isinstance(self.key, str) else self.key()
 
+    def _digest(self, about: str, tensors: str) -> str:
+        """Of all that is kept, and of where: another training's may have the same key."""
+        return digest([shown(self.path), about, tensors])
+
     def save(
         self,
         epoch: int,
@@ -41,17 +46,18 @@ class Checkpoint:
         from safetensors.torch import save_file
 
         tensors = {
-            f"module/{name}/{key}": value.contiguous()
+            f"module/{name}/{key}": value.cpu().contiguous()
             for name, module in modules.items()
             for key, value in module.state_dict().items()
         }
         for name, optimizer in optimizers.items():
             for index, state in optimizer.state_dict()["state"].items():
                 for key, value in state.items():
-                    tensors[f"optimizer/{name}/{index}/{key}"] = value.contiguous()
-        about = {"key": self._key(), "epoch": epoch, "history": history}
+                    tensors[f"optimizer/{name}/{index}/{key}"] = value.cpu().contiguous()
+        about = json.dumps({"key": self._key(), "epoch": epoch, "history": history})
+        whole = self._digest(about, digests.of_tensors(tensors))
         with replacing(self.path) as temporary:
-            save_file(tensors, temporary, {"checkpoint": json.dumps(about)})
+            save_file(tensors, temporary, {"checkpoint": about, "digest": whole})
 
     def load(
         self,
@@ -66,27 +72,37 @@ class Checkpoint:
 
         Raises
         ------
-        FaderError : the file is damaged.
+        FaderError : the file is damaged, whichever training it is of.
         """
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
 
         if not self.path.exists():
             return 0, []
         try:
-            with safe_open(self.path, framework="pt") as stream:
-                about = json.loads(stream.metadata()["checkpoint"])
-                if about["key"] != self._key():
-                    return 0, []
-                tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            about, tensors = self._read()
+        except (SafetensorError, ValueError, LookupError, TypeError) as error:
             raise FaderError(
-                f"{self.path}: damaged checkpoint ({error!r}); delete it to start again"
+                f"{shown(self.path)}: damaged checkpoint ({type(error).__name__}: {error});"
+                " delete it to start again"
             ) from None
+        if about["key"] != self._key():
+            return 0, []
         for name, module in modules.items():
             module.load_state_dict(_below(f"module/{name}/", tensors))
         for name, optimizer in optimizers.items():
             _restore(optimizer, _below(f"optimizer/{name}/", tensors))
         return about["epoch"], about["history"]
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What is kept beside the tensors, and these; ValueError when they are not as written."""
+        from safetensors import safe_open
+
+        kept = digests.head(self.path).metadata
+        if kept["digest"] != self._digest(kept["checkpoint"], digests.of_file(self.path)):
+            raise ValueError("its contents are not those it was written with")
+        with safe_open(self.path, framework="pt") as stream:
+            tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
+        return json.loads(kept["checkpoint"]), tensors
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

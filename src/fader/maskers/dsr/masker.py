@@ -48,7 +48,7 @@ class DsrMasker:
         self.device = context.machine.device
         self.channels: int
         codes, self.channels = tables[0].shape  # type: ignore[union-attr]  # there is one
-        with torch.device("meta"):
+        with torch.random.fork_rng(devices=[]):  # a meta device imports sympy
             vqvae = VQVAE(self.channels, codes)
         check(context.codebook, vqvae.state_dict(), f"codebook of masker {name!r}")  # type: ignore[arg-type]  # there is one
         vqvae.load_state_dict(dict(context.codebook), assign=True)  # type: ignore[arg-type]  # there is one
