@@ -121,11 +121,11 @@ def _unused(config: Config, phase: str, place: str | None, system: str | None) -
 
 def require_dvc() -> None:
     """FaderError where DVC fails whatever it does: it formats the names that it shows."""
-    folder = Path.cwd()
-    if not {"{", "}"}.isdisjoint(str(folder)):
+    folder = str(Path.cwd())
+    if not {"{", "}"}.isdisjoint(folder) or shown(folder) != folder:
         raise FaderError(
-            f"{shown(folder)}: DVC cannot work below a name with braces; rename it, or run"
-            " `snakemake --cores all tables`"
+            f"{shown(folder)}: DVC cannot work below a name with braces, or one that is not UTF-8;"
+            " rename it, or run `snakemake --cores all tables`"
         )
 
 
