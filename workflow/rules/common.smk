@@ -110,6 +110,17 @@ def outputs(phase, seed="{seed}"):
     return list(phases.outputs(CONFIG, Job(phase, place, system, seed)).values())
 
 
+def lacking():
+    """A file of every job that has not made all of its own.
+
+    Snakemake makes a missing file only where another has to be made from it: one that was deleted,
+    or went with a failed job, would stay away as long as the page is there.
+    """
+    for job in phases.jobs(CONFIG):
+        files = phases.outputs(CONFIG, job).values()
+        yield from [path for path in files if not Path(path).exists()][:1]
+
+
 def one_of(names):
     """Constraint of a wildcard; none matches where there are no names."""
     return "|".join(names) or "(?!)"

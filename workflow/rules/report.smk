@@ -1,17 +1,6 @@
 # The printed page: tables, figures and numbers from everything that was measured in the run.
 
 
-def lacking():
-    """A file of every job that has not made all of its own.
-
-    Snakemake makes a missing file only where another has to be made from it: one that was deleted,
-    or went with a failed job, would stay away as long as the page is there.
-    """
-    for job in phases.jobs(CONFIG):
-        files = phases.outputs(CONFIG, job).values()
-        yield from [path for path in files if not Path(path).exists()][:1]
-
-
 rule tables:
     input:
         outputs("report", seed=None),
