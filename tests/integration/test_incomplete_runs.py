@@ -1,18 +1,13 @@
 """Test sets of one's own that have no masks, no good or no defective images: the whole run, through
 the real Snakemake, ends well and its pages say why cells are empty."""
 
-import shutil
-
 import pytest
 from conftest import Bench
+from incomplete import NO_DEFECTIVE, NO_GOOD, NO_MASKS, images, sections
 from tiny_project import checkout
-
-from fader.data import synthetic
 
 pytestmark = pytest.mark.slow
 
-NO_MASKS = "no masks (datasets.unmasked.masks: absent)"
-NO_GOOD, NO_DEFECTIVE = "no good test images", "no defective test images"
 PLACES = ("bare", "bad", "good")
 
 
@@ -21,26 +16,8 @@ def ended(tmp_path_factory) -> tuple[Bench, str]:
     """A finished run of three categories, two of them with masks, and what Snakemake said."""
     bench = Bench(checkout(tmp_path_factory.mktemp("incomplete") / "bench").root)
     root = tmp_path_factory.mktemp("images") / "own"
-    synthetic.generate(root, "mvtec", seed=0, size=64, train=10, good=3, defective=2)
-    for name in PLACES:
-        shutil.copytree(root / "bolt", root / name)
-    shutil.rmtree(root / "bare/ground_truth")
-    shutil.rmtree(root / "bad/test/good")
-    shutil.rmtree(root / "good/ground_truth")
-    for folder in (root / "good/test").iterdir():
-        if folder.name != "good":
-            shutil.rmtree(folder)
-    params = bench.params()
-    folder = {"source": "folder", "layout": "mvtec", "root": str(root), "paper": None}
-    folder |= {"complete": False, "white": None}
-    params["datasets"] = {
-        "masked": folder | {"masks": "present"},
-        "unmasked": folder | {"masks": "absent"},
-    }
-    params["categories"] = {
-        name: {"dataset": "unmasked" if name == "bare" else "masked", "category": name}
-        for name in PLACES
-    }
+    images(root, PLACES)
+    params = bench.params() | sections(root, PLACES)
     params["run"] = "own"
     params["masks"]["maskers"] = {"dinov2": params["masks"]["maskers"]["dinov2"]}
     params["detectors"] = {"pca": params["detectors"]["pca"]}

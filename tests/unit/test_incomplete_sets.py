@@ -7,18 +7,16 @@ from pathlib import Path
 
 import pytest
 from chain import file, make, run, small
+from incomplete import NO_DEFECTIVE, NO_GOOD, NO_MASKS, images, sections
 from sklearn.metrics import roc_auc_score
 
 from fader.config import Config, parse
-from fader.data import synthetic
 from fader.errors import FaderError
 from fader.pipeline.artifacts import read_header, read_tensors
 from fader.pipeline.jobs import Job
 from fader.pipeline.methods import methods
 from fader.report.records import Records
 
-NO_MASKS = "no masks (datasets.unmasked.masks: absent)"
-NO_GOOD, NO_DEFECTIVE = "no good test images", "no defective test images"
 WHY = {  # category → why it has no image metrics, and why no pixel metrics
     "whole": ("", ""),
     "bare": ("", NO_MASKS),
@@ -37,37 +35,14 @@ def configured(root: Path, policy: str = "search") -> Config:
     values["masks"]["maskers"] = {"dinov2": values["masks"]["maskers"]["dinov2"]}
     values["fader"] |= {"epochs": 1, "lrs": [0.01], "schedules": ["fixed"], "tuning": "each"}
     values["variants"] = {"nomask": values["variants"]["nomask"]}
-    folder = {"source": "folder", "layout": "mvtec", "root": str(root), "paper": None}
-    folder |= {"complete": False, "white": None}
-    values["datasets"] = {
-        "masked": folder | {"masks": "present"},
-        "unmasked": folder | {"masks": "absent"},
-    }
-    values["categories"] = {
-        name: {"dataset": "unmasked" if name == "bare" else "masked", "category": name}
-        for name in WHY
-    }
-    return parse(values, "incomplete")
-
-
-def images(root: Path) -> None:
-    """The same category four times, three times with something taken away."""
-    synthetic.generate(root, "mvtec", seed=0, size=64, train=10, good=3, defective=2)
-    for name in WHY:
-        shutil.copytree(root / "bolt", root / name)
-    shutil.rmtree(root / "bare/ground_truth")
-    shutil.rmtree(root / "bad/test/good")
-    shutil.rmtree(root / "good/ground_truth")
-    for folder in (root / "good/test").iterdir():
-        if folder.name != "good":
-            shutil.rmtree(folder)
+    return parse(values | sections(root, WHY), "incomplete")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> tuple[Config, Path]:
     """Configuration and folder of the finished run; no test changes it."""
     folder = tmp_path_factory.mktemp("incomplete")
-    images(folder / "own")
+    images(folder / "own", WHY)
     config = configured(folder / "own")
     with contextlib.chdir(folder):
         make(config)

@@ -9,10 +9,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from fader import steps
 from fader.config import Config, parse
 from fader.data import synthetic
 from fader.errors import FaderError
 from fader.pipeline import listing
+from fader.pipeline.context import Context
 from fader.pipeline.jobs import Job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -286,3 +288,10 @@ def test_a_missing_root_is_named_unless_its_images_were_listed_before(mvtec):
     Path(listing.listed(mvtec, Job("pack", "mine"))).unlink()
     with pytest.raises(FaderError, match=r"own: no such folder; set datasets\.<name>\.root"):
         identity(mvtec)
+
+
+def test_a_data_set_whose_root_is_away_has_no_manifest(mvtec):
+    Path("own").rename("away")
+    with pytest.raises(FaderError, match=r"datasets\.mine\.root: no folder own"):
+        steps.run(Context(mvtec, Job("dataset", "mine")))
+    assert not Path("data/made/mine/manifest.json").exists()

@@ -76,6 +76,14 @@ def a_link(folder: Path) -> Path:
     return path
 
 
+def a_linked_folder(folder: Path) -> Path:
+    mine = folder.parent.parent / "mine"
+    mine.mkdir()
+    (mine / "0.png").write_text("mine")
+    (folder / "linked").symlink_to(mine)
+    return folder / "linked" / "0.png"
+
+
 def without_list(folder: Path) -> Path:
     (folder / made.LIST).unlink()
     return folder
@@ -86,7 +94,9 @@ def damaged_list(folder: Path) -> Path:
     return folder / made.LIST
 
 
-@pytest.mark.parametrize("change", [added, added_deep, changed, a_link, without_list, damaged_list])
+@pytest.mark.parametrize(
+    "change", [added, added_deep, changed, a_link, without_list, damaged_list, a_linked_folder]
+)
 def test_what_the_project_did_not_make_stops_it_and_everything_stays(folder, change):
     named = change(folder)
     before = contents(folder)

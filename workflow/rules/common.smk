@@ -34,12 +34,7 @@ try:
     config.update(CONFIG.plain)
     # Decided once: jobs follow what the main process writes, and nobody else does meanwhile.
     if workflow.is_main_process and not locks.engine_at_work():
-        unlisted = [
-            place
-            for place in CONFIG.categories
-            if not Path(paths.listing(CONFIG.run, "pack", place, None)).is_file()
-        ]
-        own.check(CONFIG, unlisted, str(PARAMS))
+        own.check(CONFIG, listing.unlisted(CONFIG), str(PARAMS))
         CONFIG = weights.plan(CONFIG)
         external.write_states(CONFIG)
     else:

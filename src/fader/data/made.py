@@ -6,14 +6,14 @@ replacement with one line. A folder is replaced by renaming a complete one into 
 """
 
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from fader.data import layout
 from fader.data.layout import Category
 from fader.errors import FaderError
 from fader.files import file_sha256, shown, write_text
@@ -83,10 +83,10 @@ def replace(folder: Path, build: Callable[[Path], None], of: Any) -> None:
     try:
         fresh, old = partial / "new", partial / "old"
         build(fresh)
-        names = sorted(path.relative_to(fresh).as_posix() for path in _walk(fresh))
+        paths = _files(fresh)
+        names = [path.relative_to(fresh).as_posix() for path in paths]
         with ThreadPoolExecutor() as pool:
-            digests = pool.map(file_sha256, (fresh / name for name in names))
-            about = {"of": of, "files": dict(zip(names, digests, strict=True))}
+            about = {"of": of, "files": dict(zip(names, pool.map(file_sha256, paths), strict=True))}
         write_text(fresh / LIST, json.dumps(about, indent=1) + "\n")
         if folder.exists():
             folder.rename(old)
@@ -113,7 +113,7 @@ def check_ours(folder: Path) -> None:
             f"{shown(folder)}: not made by this project, so it is left as it is; move it away"
             f" (to data/raw/{folder.parent.name}, where a copy of one's own is looked for)"
         )
-    for path in _walk(folder):
+    for path in _files(folder):
         name = path.relative_to(folder).as_posix()
         if name not in known:
             raise FaderError(
@@ -137,9 +137,9 @@ def _sweep(folder: Path) -> None:
         shutil.rmtree(partial)
 
 
-def _walk(folder: Path) -> Iterable[Path]:
-    for parent, _, names in os.walk(folder):
-        yield from (Path(parent, name) for name in names if name != LIST)
+def _files(folder: Path) -> list[Path]:
+    """Files in a made folder, and behind links in it, but for the list."""
+    return [path for path in layout.files(folder) if path.name != LIST]
 
 
 def _is(path: Path, sha256: str) -> bool:

@@ -112,6 +112,20 @@ def write_json(
     return header
 
 
+def write_changed(path: str | Path, header: Header) -> Header:
+    """Write a fact file unless it is there with these facts: its time of modification says when
+    they changed. Returns the header with its identity.
+
+    Raises
+    ------
+    FaderError : the file that is there is damaged.
+    """
+    header = header.sealed("")
+    if not Path(path).is_file() or read_header(path) != header:
+        write_json(path, header)
+    return header
+
+
 def _as_read(value: Any) -> Any:
     """A plain value as it is read back: JSON has no numbers as keys."""
     return json.loads(json.dumps(value))

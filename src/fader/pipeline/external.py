@@ -88,11 +88,12 @@ def write_states(config: Config) -> int:
     that was: an engine without records of its own still finds what is older.
     """
     jobs = {(job.phase, job.place, job.system): job for job in phases.jobs(config)}
-    wanted = {}
+    wanted, listings = {}, set()
     for stage in stages(config):
         about = state(config, jobs[stage]) if stage in jobs else {}
         wanted[Path(paths.state(config.run, *stage))] = json.dumps(about, indent=2) + "\n"
-    listings = {Path(path) for job in jobs.values() if (path := listing.listed(config, job))}
+        if about.get("files"):
+            listings.add(Path(paths.listing(config.run, *stage)))
     changed = 0
     for path in set(Path(paths.inputs(config.run)).glob("*.json")) - wanted.keys() - listings:
         path.unlink()

@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from fader.config import Config
-from fader.data.layout import Category, describe
+from fader.data.layout import Category, describe, folders
 from fader.data.releases import LAYOUTS
 from fader.errors import FaderError
 from fader.files import file_sha256, shown, write_text
@@ -54,7 +54,8 @@ def write(config: Config, job: Job) -> Header | None:
     files = _files(config, job)
     if not files:
         return None
-    return _written(_path(config, job), {"files": _entries({path: Path(path) for path in files})})
+    about = {"files": _entries({path: Path(path) for path in files})}
+    return artifacts.write_changed(_path(config, job), Header(KIND, {}, {}, about))
 
 
 def write_images(config: Config, place: str) -> Header | None:
@@ -67,8 +68,8 @@ def write_images(config: Config, place: str) -> Header | None:
     ------
     FaderError : what ``index`` of the layout finds wrong with the folder; a file cannot be read.
     """
-    root, path = own_root(config, dataset_of(config, place)), of_images(config, place)
-    if root is None or path is None:
+    root, path = own_root(config, dataset_of(config, place)), _path(config, Job("pack", place))
+    if root is None:
         return None
     if Path(path).is_file() and not root.is_dir():
         return artifacts.read_header(path)
@@ -82,18 +83,16 @@ def write_images(config: Config, place: str) -> Header | None:
             for sample in index.test
         ],
     }
-    return _written(path, about)
+    return artifacts.write_changed(path, Header(KIND, {}, {}, about))
+
+
+def unlisted(config: Config) -> list[str]:
+    """Categories whose images were not listed yet."""
+    return [p for p in config.categories if not Path(_path(config, Job("pack", p))).is_file()]
 
 
 def _path(config: Config, job: Job) -> str:
     return paths.listing(config.run, job.phase, job.place, job.system)
-
-
-def _written(path: str, facts: dict[str, Any]) -> Header:
-    header = Header(KIND, {}, {}, facts).sealed("")
-    if not Path(path).is_file() or artifacts.read_header(path).identity != header.identity:
-        artifacts.write_json(path, header)
-    return header
 
 
 def category(config: Config, place: str) -> Category:
@@ -150,7 +149,7 @@ def _placed(config: Config, dataset: str) -> Path | None:
     if not folder.is_dir():
         return None
     wanted = {place.category for place in config.categories.values() if place.dataset == dataset}
-    for root in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
+    for root in (folder, *(folder / name for name in folders(folder))):
         lacking = sorted(name for name in wanted if not (root / name).is_dir())
         if not lacking:
             return root

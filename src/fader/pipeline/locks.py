@@ -17,6 +17,7 @@ from fader.pipeline.jobs import Job
 
 DVC = Path(".dvc")
 SNAKEMAKE = Path(".snakemake")
+ENGINE = SNAKEMAKE / "engine.lock"
 
 
 def refuse_beside_dvc() -> None:
@@ -52,7 +53,7 @@ def hold_engine() -> None:
     """
     who = "another DVC or Snakemake command"
     rule = "is at work here: one engine at a time; run again when it has finished"
-    _hold(SNAKEMAKE / "engine.lock", who, rule, shared=_of_dvc())
+    _hold(ENGINE, who, rule, shared=_of_dvc())
     if DVC.is_dir() and not _of_dvc():
         _hold(DVC / "tmp" / "lock", who, rule)
         refuse_beside_dvc()
@@ -61,7 +62,7 @@ def hold_engine() -> None:
 def engine_at_work() -> bool:
     """Whether another engine is at work here, whose plan is not to be changed under its feet."""
     try:
-        handle = os.open(SNAKEMAKE / "engine.lock", os.O_RDONLY)
+        handle = os.open(ENGINE, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:

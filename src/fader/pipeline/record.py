@@ -9,7 +9,6 @@ remake what it has no true records of, and the result is committed only if all o
 
 import base64
 import contextlib
-import hashlib
 import json
 import os
 import subprocess
@@ -21,7 +20,7 @@ from typing import Any
 
 from fader.config import Config
 from fader.errors import FaderError
-from fader.files import shown
+from fader.files import file_sha256, shown
 from fader.pipeline import artifacts, external, failures, paths, phases
 from fader.pipeline.jobs import Job
 
@@ -263,4 +262,4 @@ def _dvc(*arguments: str) -> str:
 def _fingerprint() -> dict[str, str]:
     """Digests of the configuration and of all code."""
     files = ["params.yaml", *sorted(str(path) for path in Path("src/fader").rglob("*.py"))]
-    return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files}
+    return {file: file_sha256(file) for file in files}

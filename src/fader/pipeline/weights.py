@@ -44,10 +44,8 @@ def plan(config: Config) -> Config:
     missing = decide(config)
     path, header = paths.missing(config.run), Header(PLAN, {"run": config.run}, {}, missing)
     try:
-        kept = artifacts.read_header(path) == header.sealed("")
-    except FaderError:  # there is none, or it is damaged
-        kept = False
-    if not kept:
+        artifacts.write_changed(path, header)
+    except FaderError:  # damaged: the decision is the same without it
         artifacts.write_json(path, header)
     return config.without(missing)
 

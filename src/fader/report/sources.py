@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fader.data.layout import GOOD
 from fader.pipeline.artifacts import Header
-
-GOOD = "good"
 
 
 @dataclass(frozen=True)
