@@ -71,7 +71,7 @@ def tiny() -> dict:
     params["datasets"]["synthetic_small"] |= {"train": 12, "good": 4, "defective": 1}
     params["image"]["size"] = 32
     maskers = params["masks"]["maskers"]
-    small = {"input_size": 64, "width": 4, "epochs": 1, "upsampler_epochs": 1}
+    small = {"input_size": 64, "width": 4, "epochs": 1, "upsampler": 1.0}
     params["masks"] |= {
         "optional": [],
         "maskers": {

@@ -29,7 +29,7 @@ def small(**changes: dict) -> dict:
     values["image"]["size"] = 32
     values["validation"] |= {"fraction": 0.25, "per_image": 2}
     maskers = values["masks"]["maskers"]
-    learning = {"input_size": 64, "width": 4, "epochs": 1, "upsampler_epochs": 1}
+    learning = {"input_size": 64, "width": 4, "epochs": 1, "upsampler": 1.0}
     values["masks"]["maskers"] = {
         "dinov2": maskers["dinov2"] | {"input_size": 56},
         "dsr": maskers["dsr"] | learning,

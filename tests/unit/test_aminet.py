@@ -371,12 +371,14 @@ def test_state_and_load_give_the_same_maps(trained, weights_dir):
     other = make(weights_dir)
     other.load(trained.state())
     assert torch.equal(other.saliency(images), trained.saliency(images))
-    assert torch.equal(other.adaptive_mask(images), trained.adaptive_mask(images))
+    maps = trained.saliency(images)
+    assert torch.equal(other.native(images, maps), trained.native(images, maps))
 
 
 def test_maps_keep_the_contract(trained):
     images = torch.rand(5, 3, 80, 48)
-    maps, masks = trained.saliency(images), trained.adaptive_mask(images)
+    maps = trained.saliency(images)
+    masks = trained.native(images, maps)
     assert maps.shape == (5, SIZE // 4, SIZE // 4) and maps.dtype == torch.float32
     assert (maps >= 0).all() and (maps.amax(dim=(1, 2)) > 0).all()
     assert masks.shape == (5, SIZE // 16, SIZE // 16) and masks.dtype == torch.bool

@@ -688,7 +688,7 @@ def small() -> Config:
     values = copy.deepcopy(PRESET)
     values["datasets"]["synthetic_small"] |= {"train": 12, "good": 4, "defective": 1}
     values["image"]["size"] = 32
-    dsr = {"input_size": 64, "width": 4, "epochs": 1, "upsampler_epochs": 1}
+    dsr = {"input_size": 64, "width": 4, "epochs": 1, "upsampler": 1.0}
     dsr = values["masks"]["maskers"]["dsr"] | dsr
     values["masks"] |= {"base": "dsr", "optional": [], "maskers": {"dsr": dsr}}
     values["codebook"] |= {"channels": 8, "codes": 8, "crop": 32, "epochs": 1}

@@ -25,7 +25,7 @@ CPU = Machine(torch.device("cpu"), "fp32")
 CODEBOOK = Codebook(
     file=None, channels=16, codes=32, images=12, crop=48, epochs=40, batch=8, lr=2e-3
 )
-SETTINGS = Dsr(kind="dsr", input_size=64, width=8, epochs=3, upsampler_epochs=2, batch=4, lr=2e-3)
+SETTINGS = Dsr(kind="dsr", input_size=64, width=8, epochs=3, upsampler=2 / 3, batch=4, lr=2e-3)
 
 
 @pytest.fixture(autouse=True)
@@ -326,7 +326,7 @@ def test_only_the_restricted_features_learn_from_the_image_loss(table):
 def test_blobs_stand_out_on_textured_images(table, tmp_path):
     aurocs = []
     for seed in (0, 1):
-        one, _ = fitted(table, tmp_path / str(seed), seed=seed, epochs=10, upsampler_epochs=25)
+        one, _ = fitted(table, tmp_path / str(seed), seed=seed, epochs=10, upsampler=2.5)
         images, masks = blobs(textured(6, 3), seed)
         scores = one.saliency(images.float().div(255))
         inside, outside = scores[masks], scores[~masks]

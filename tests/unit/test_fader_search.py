@@ -68,7 +68,7 @@ def test_watching_the_last_epoch_only_is_cheaper_and_the_same(tmp_path, name):
     assert second.watched.shape == (1, 3)
     assert second.watched.equal(first.watched[-1:])
     assert same(first.state, second.state)
-    losses = {"epoch", "lr", "loss", "l2", "ssim", "msgms"}
+    losses = {"epoch", "step", "lr", "loss", "l2", "ssim", "msgms"}
     losses |= {"rank"} if name != "none" else set()
     assert [set(row) for row in second.history] == [losses] * 2
     assert [row | {"watched": None} for row in second.history] == [
@@ -156,7 +156,7 @@ def test_the_same_run_makes_the_same_bytes_and_they_give_back_what_was_validated
 
 
 def test_outcomes_do_not_depend_on_the_other_points(tmp_path):
-    config = tiny(fader={"schedules": ["fixed", "warmup"], "warmup_epochs": 2})
+    config = tiny(fader={"schedules": ["fixed", "warmup"], "warmup": 2})
     points = grid(config.fader)
     assert len(points) == 4
     together = {o.point: o for o in search_in(tmp_path, *points, config=config)}

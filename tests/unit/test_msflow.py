@@ -285,7 +285,7 @@ def test_the_same_seed_makes_the_same_bytes(weights, run):
     other.fit(images(9, 0), run("c", seed=2))
     assert not same(masker.state(), other.state())
     assert list(history) == ["flow"]
-    assert [set(row) for row in history["flow"]] == [{"epoch", "lr", "loss"}] * 2
+    assert [set(row) for row in history["flow"]] == [{"epoch", "step", "lr", "loss"}] * 2
     assert BACKBONE in masker.weights
 
 

@@ -108,7 +108,7 @@ def test_losses_stand_beside_the_weights():
         (Job("mask", PLACE, "dsr", 0), None, 1),
     ):
         lines = Path(file(CONFIG, job, "losses")).read_text().splitlines()
-        assert lines[0].startswith("stage,epoch,lr,loss")
+        assert lines[0].startswith("stage,epoch,step,lr,loss")
         found = [line.split(",")[0] for line in lines[1:]]
         assert stages is None or sorted(set(found)) == stages
         assert len(found) == epochs * len(set(found))
@@ -142,11 +142,15 @@ def test_the_masks_of_a_masker_are_of_every_image_and_measured_as_they_are(maske
     packed = read_tensors(file(CONFIG, PACK, "packed"))
     held = read_tensors(file(CONFIG, PACK, "split"))
     counts = {name: len(values) for name, values in saliency.items()}
-    assert counts == {
+    expected = {
         "train": len(packed["train"]),
         "validation": len(held["defects"]),
         "test": len(packed["test"]),
     }
+    if masker == "dsr":  # it segments
+        expected |= {f"native_{name}": count for name, count in expected.items()}
+        assert torch.equal(saliency["native_test"].bool(), saliency["test"] > 0.5)
+    assert counts == expected
     found = record(CONFIG, f"mask-{masker}")
     cells = torch.arange(32) * saliency["test"].shape[-1] // 32  # nearest neighbours
     peaks = saliency["test"][:, cells][:, :, cells].flatten(1).amax(1)

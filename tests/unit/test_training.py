@@ -3,7 +3,9 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -81,7 +83,7 @@ class Run:
             step=step,
             count=count,
             batch=BATCH,
-            epochs=epochs,
+            steps=epochs * training.batches_per_epoch(count, BATCH),
             report=lambda line: self.reports.append(json.loads(line)),
             **more,
         )
@@ -272,7 +274,7 @@ def step_lengths(gradients: list[float], clip: float | None, folder: Path) -> li
         step=step,
         count=2,
         batch=2,
-        epochs=1,
+        steps=1,
         report=lambda line: None,
     )
     return [before[name] - module.weight.item() for name, module in modules.items()]
@@ -329,14 +331,15 @@ def test_two_optimisers_take_turns_each_at_its_own_schedule(tmp_path):
         step=step,
         count=4,
         batch=2,
-        epochs=2,
+        steps=4,
         report=lambda line: None,
     )
     assert rates == [[1, 0.1], [1, 0.1], [0.5, 0.1], [0.5, 0.1]]
     # Each moves by its own loss only, with gradients of no step but its own.
     assert first.weight.item() == pytest.approx(starts[0] - (1 + 1 + 0.5 + 0.5))
     assert second.weight.item() == pytest.approx(starts[1] - 4 * 0.1 * 10, abs=1e-5)
-    assert [set(epoch) for epoch in history] == [{"epoch", "lr", "loss", "half", "second_loss"}] * 2
+    keys = {"epoch", "step", "lr", "loss", "half", "second_loss"}
+    assert [set(epoch) for epoch in history] == [keys] * 2
     assert [epoch["lr"] for epoch in history] == [1, 0.5]
     assert [group["lr"] for name in sgd for group in sgd[name].param_groups] == [1, 0.1]
 
@@ -557,3 +560,50 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     epoch, history = good.checkpoint.load(good.modules, {"adam": good.optimizer})
     assert (epoch, len(history)) == (2, 2)
     assert all(p.isfinite().all() for m in good.modules.values() for p in m.parameters())
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "lengths"),
+    [
+        (4, None, [2, 2]),  # two epochs of two steps
+        (5, None, [2, 2, 1]),
+        (1, None, [1]),
+        (None, 3, [2, 2, 2]),
+    ],
+)
+def test_a_training_lasts_the_steps_or_epochs_that_it_is_told(tmp_path, steps, epochs, lengths):
+    """The last epoch ends with the last step; the schedule sees every step once."""
+    settings = SimpleNamespace(steps=steps, epochs=epochs, batch=2)
+    seen, weight = [], torch.nn.Linear(1, 1)
+    sgd = torch.optim.SGD(weight.parameters(), lr=1.0)
+
+    def step(indices, random, update):
+        update("sgd", weight.weight.sum())
+
+    history = training.train(
+        Stage("x", 0, Checkpoint(tmp_path / "x.ckpt", "run"), ""),
+        modules={"weight": weight},
+        optimizers={"sgd": Optimizer(sgd, lambda iteration: seen.append(iteration) or 1.0)},
+        step=step,
+        count=4,
+        batch=2,
+        steps=training.steps_of(settings, 4),
+        report=lambda line: None,
+    )
+    assert [row["step"] for row in history] == np.cumsum(lengths).tolist()
+    assert seen == list(range(sum(lengths)))
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "share", "expected"),
+    [
+        (100, None, 1, 100),
+        (100, None, 0.4, 40),
+        (None, 5, 0.4, 6),
+        (1, None, 0.1, 1),
+        (None, 1, 0.1, 3),
+    ],
+)
+def test_a_share_of_a_length_is_counted_in_its_unit(steps, epochs, share, expected):
+    settings = SimpleNamespace(steps=steps, epochs=epochs, batch=4)
+    assert training.steps_of(settings, 11, share) == expected  # three steps an epoch

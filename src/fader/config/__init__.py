@@ -34,6 +34,7 @@ from fader.config.maskers import (
     MaskerSettings,
     Masks,
     MsFlow,
+    Salient,
     WinClip,
 )
 from fader.config.run import Config, Place, Report, Runtime, Score
@@ -72,6 +73,7 @@ __all__ = [
     "Report",
     "Riad",
     "Runtime",
+    "Salient",
     "Score",
     "Section",
     "Synthetic",

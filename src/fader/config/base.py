@@ -1,9 +1,9 @@
 """What the sections of the configuration are made of."""
 
 import os
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*(-[a-z0-9_]+)*$")]
 
@@ -33,3 +33,23 @@ class Section(BaseModel):
     """A section of the configuration: immutable, complete, without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Length(Section):
+    """How long a training lasts.
+
+    Steps give every category the same; epochs give a category of few images few steps.
+    """
+
+    steps: Positive | None = Field(
+        default=None, description="optimiser steps, whatever the number of images; or `epochs`"
+    )
+    epochs: Positive | None = Field(
+        default=None, description="passes over the fitted normals, as the papers count; or `steps`"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give steps or epochs, one of the two")
+        return self

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fader.config.base import Fraction, LearningRate, Name, Positive, Section, Weight
+from fader.config.base import Fraction, LearningRate, Length, Name, Positive, Section, Weight
 
 
 class UNet(Section):
@@ -26,10 +26,10 @@ class Loss(Section):
     scales: int = Field(ge=1, le=6, description="MSGMS scales; 4")
 
 
-class Ear(Section):
-    """EAR pre-training (paper section 4.1; the optimiser is not given by any source at hand)."""
+class Ear(Length):
+    """EAR pre-training (paper section 4.1; the optimiser is not given by any source at hand); 300
+    epochs at paper scale."""
 
-    epochs: Positive = Field(description="passes over the fitted normals; 300 at paper scale")
     batch: int = Field(ge=2, description="images per step; 16, our choice")
     lr: LearningRate = Field(description="Adam's learning rate; 0.001, our choice")
     schedule: Literal["step", "onecycle"] = Field(
@@ -61,19 +61,18 @@ class Vit(Section):
     )
 
 
-class Fader(Section):
-    """FADeR training (paper sections 3.2, 3.3, 4.1)."""
+class Fader(Length):
+    """FADeR training (paper sections 3.2, 3.3, 4.1); 100 epochs in the paper."""
 
-    epochs: Positive = Field(description="100 in the paper")
     batch: int = Field(ge=2, description="EAR's batch; our choice")
     lrs: list[LearningRate] = Field(min_length=1, description="η; paper {1e-3, 1e-4, 1e-5}")
     schedules: list[Literal["fixed", "warmup", "sgdr"]] = Field(
         min_length=1, description="paper: all three"
     )
-    warmup_epochs: Positive = Field(
-        description="linear warm-up, epochs; 5 in the authors' public code"
+    warmup: Positive = Field(
+        description="linear warm-up, in the unit of the length; 5 epochs in the authors' code"
     )
-    cycle_epochs: Positive = Field(description="SGDR's first cycle, epochs, doubling; 20 ibid.")
+    cycle: Positive = Field(description="SGDR's first cycle, likewise, doubling; 20 epochs ibid.")
     tuning: Literal["each", "base"] = Field(
         description="each: η and schedule picked for every masker, as the paper; base: for the base"
         " masker, and taken over by the others"
@@ -153,22 +152,22 @@ class Baseline(Section):
         return None
 
 
-class PlainUNet(Baseline):
-    """The plain U-Net: EAR's network without mask and mosaic."""
+class PlainUNet(Length, Baseline):
+    """The plain U-Net: EAR's network without mask and mosaic; EAR's 300 epochs."""
 
     label: ClassVar[str] = "U-Net"
     paper: ClassVar[str | None] = "unet"
     reads: ClassVar[tuple[str, ...]] = ("unet", "loss")
 
     kind: Literal["unet"]
-    epochs: Positive = Field(description="passes over the fitted normals; EAR's 300")
     batch: int = Field(ge=2, description="images per step; EAR's 16")
     lr: LearningRate = Field(description="Adam's learning rate; EAR's 0.001")
     schedule: Literal["step", "onecycle"] = Field(description="as EAR's")
 
 
-class Riad(Baseline):
-    """RIAD (Zavrtanik et al., Pattern Recognition 2021): inpainting of disjoint grids."""
+class Riad(Length, Baseline):
+    """RIAD (Zavrtanik et al., Pattern Recognition 2021): inpainting of disjoint grids; 300
+    epochs."""
 
     label: ClassVar[str] = "RIAD"
     paper: ClassVar[str | None] = "riad"
@@ -179,7 +178,6 @@ class Riad(Baseline):
         min_length=1, description="sides k of a cell, pixels; 2, 4, 8, 16"
     )
     subsets: int = Field(ge=2, description="disjoint sets that the cells of a grid fall into; 3")
-    epochs: Positive = Field(description="passes over the fitted normals; 300")
     batch: int = Field(ge=2, description="images per step; 4")
     lr: LearningRate = Field(description="Adam's learning rate; 0.0001")
     weight_decay: Weight = Field(description="Adam's weight decay; 0.00001")
@@ -194,8 +192,9 @@ class Riad(Baseline):
         return None
 
 
-class Ganomaly(Baseline):
-    """GANomaly (Akcay et al., ACCV 2018): encoder–decoder–encoder, adversarially trained."""
+class Ganomaly(Length, Baseline):
+    """GANomaly (Akcay et al., ACCV 2018): encoder–decoder–encoder, adversarially trained; 15
+    epochs."""
 
     label: ClassVar[str] = "GANomaly"
     paper: ClassVar[str | None] = "ganomaly"
@@ -205,7 +204,6 @@ class Ganomaly(Baseline):
     width: Positive = Field(
         description="feature maps of the first layer, doubling to at most 512; 64"
     )
-    epochs: Positive = Field(description="passes over the fitted normals; 15")
     batch: int = Field(ge=2, description="images per step; 64")
     lr: LearningRate = Field(description="Adam's learning rate, β1 = 0.5; 0.0002")
     adversarial: Weight = Field(description="weight of the feature matching; 1")

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from fader.config import Ganomaly as Settings
 from fader.detectors.base import Context, Detector, Images
 from fader.runtime import generator
-from fader.training.loop import History, Optimizer, Run, Update, train
+from fader.training.loop import History, Optimizer, Run, Update, steps_of, train
 
 WIDEST = 512
 SLOPE = 0.2
@@ -194,7 +194,7 @@ class Ganomaly(Detector):
             step=step,
             count=len(normal),
             batch=settings.batch,
-            epochs=settings.epochs,
+            steps=steps_of(settings, len(normal)),
         )
         self.eval().requires_grad_(False)
         return {"adversarial": history}

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from fader.config import Score
 from fader.detectors.base import Context, Detector
 from fader.training import schedules
-from fader.training.loop import History, Optimizer, Stage, Step, batches_per_epoch, train
+from fader.training.loop import History, Lasting, Optimizer, Stage, Step, steps_of, train
 from fader.training.schedules import Multiplier
 from fader.vision.losses import msgms_map, reconstruction_loss
 from fader.vision.unet import UNet
@@ -50,16 +50,8 @@ class ReconstructionDetector(Detector):
         return anomaly_map(images, self.reconstruct(images, masks), self.context.score)  # type: ignore[arg-type]  # it does
 
 
-class UNetSettings(Protocol):
+class UNetSettings(Lasting, Protocol):
     """What a training of EAR's network is told, whichever detector it is of."""
-
-    @property
-    def epochs(self) -> int:
-        """Passes over the images."""
-
-    @property
-    def batch(self) -> int:
-        """Images a step."""
 
     @property
     def lr(self) -> float:
@@ -96,7 +88,7 @@ class UNetDetector(ReconstructionDetector):
         adam = torch.optim.Adam(
             self.network.parameters(), settings.lr, weight_decay=weight_decay, fused=True
         )
-        total = batches_per_epoch(count, settings.batch) * settings.epochs
+        total = steps_of(settings, count)
         history = train(
             stage,
             modules={"network": self.network},
@@ -104,7 +96,7 @@ class UNetDetector(ReconstructionDetector):
             step=step,
             count=count,
             batch=settings.batch,
-            epochs=settings.epochs,
+            steps=total,
         )
         self.eval().requires_grad_(False)
         return history

@@ -124,7 +124,8 @@ def stored_bytes(modules: Iterable[nn.Module]) -> int:
 
 def _masker(name: str, config: Config, machine: Machine) -> Part:
     """Image → binary mask M_B on the masker's own grid."""
-    settings, masks = config.masks.maskers[name], config.masks
+    settings, masks = config.masks.settings(name), config.masks
+    rule, level = masks.threshold(name)
     codebook = None
     if masks.coded(name):
         codebook = VQVAE(config.codebook.channels, config.codebook.codes).state_dict()
@@ -138,8 +139,10 @@ def _masker(name: str, config: Config, machine: Machine) -> Part:
         saliency = masker.saliency(images)
         if saliency.is_meta:  # the rule looks at values; it has no products to count
             return saliency
+        if rule == "native":
+            return masker.native(images, saliency)  # type: ignore[attr-defined,no-any-return]  # it segments
         # Random weights may overflow half precision.
-        return binarise(saliency.nan_to_num(), masks.rule, masks.level)
+        return binarise(saliency.nan_to_num(), rule, level)
 
     if isinstance(settings, WinClip):
         side = winclip.ARCHITECTURE["vision_cfg"]["image_size"]
@@ -202,7 +205,7 @@ def parts(config: Config, patch: int) -> dict[str, Callable[[Machine], Part]]:
     """Components and baselines of a run by name, each to be made on a machine; ``patch`` is m*,
     pixels."""
     return {
-        **{f"mask-{name}": partial(_masker, name, config) for name in config.masks.maskers},
+        **{f"mask-{name}": partial(_masker, name, config) for name in config.masks.salient},
         "network": partial(_network, patch, config),
         "phi-mlp": partial(_mlp, patch, config),
         "phi-vit": partial(_vit, patch, config),
@@ -214,7 +217,7 @@ def parts(config: Config, patch: int) -> dict[str, Callable[[Machine], Part]]:
 def systems(config: Config) -> dict[str, dict[str, int]]:
     """Systems by name: what they are made of → how often it runs for one image."""
     passes = {}
-    for name in config.masks.maskers:
+    for name in config.masks.salient:
         passes[f"ear-{name}"] = {f"mask-{name}": 1, "network": 1, "map": 1}
         passes[f"fader-{name}"] = {f"mask-{name}": 1, "network": 1, "phi-mlp": 1, "map": 1}
     return passes | {name: {name: 1} for name in config.detectors}

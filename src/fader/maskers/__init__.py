@@ -1,7 +1,8 @@
 """Maskers: what points at the suspected defect before an image is obfuscated (EAR and FADeR's M_B).
 
-A masker gives a saliency, never a mask: one rule (``fader.maskers.threshold``) binarises them
-all, otherwise a comparison of maskers would compare thresholds. To add one, write a module here
+A masker gives a saliency, and one rule (``fader.maskers.threshold``) binarises them all, otherwise
+a comparison of maskers would compare thresholds. Methods that segment have binary masks of their
+own besides, for the rule ``native``. To add one, write a module here
 with a ``create`` function of the signature below, and add its settings, whose ``kind`` is the
 module's name, to ``fader.config``.
 """
@@ -12,13 +13,13 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     # The names are needed where torch is not (configuration, command line).
     from torch import Tensor, nn
 
-    from fader.config import MaskerSettings
+    from fader.config import Salient
     from fader.runtime import Machine
     from fader.training.loop import History, Run
 
@@ -73,6 +74,15 @@ class Masker(Protocol):
         """
 
 
+@runtime_checkable
+class SegmentingMasker(Masker, Protocol):
+    """A masker whose method makes binary masks itself."""
+
+    def native(self, images: Tensor, saliency: Tensor) -> Tensor:
+        """Images (N, 3, H, W) in [0, 1] and their ``saliency`` → (N, h, w) bool, True = suspected
+        defect; h, w need not be those of the saliency."""
+
+
 class TrainedMasker(Masker, Protocol):
     """A masker that learns from normal images; deterministic, and resumed from its checkpoints."""
 
@@ -90,7 +100,7 @@ class TrainedMasker(Masker, Protocol):
         """Take over what ``state`` gave; FaderError when it is not of these settings."""
 
 
-def create(name: str, settings: MaskerSettings, context: Context) -> Masker:
+def create(name: str, settings: Salient, context: Context) -> Masker:
     """Make the masker ``name`` from its section of the configuration.
 
     Raises

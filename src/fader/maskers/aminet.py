@@ -9,7 +9,7 @@ when a test image is masked.
 
 The saliency is the map that the paper scores: squared error times (1 - cosine) between predicted
 and frozen features, each smoothed. It is not scaled per image, so maps compare across images. The
-binary token mask of the method itself is ``AmiNetMasker.adaptive_mask``.
+binary token mask of the method itself is ``AmiNetMasker.native``.
 
 What the paper leaves open is as in the authors' code: clean tokens with positions are compared
 with layer-normalised centres, jitter is drawn at the tokens (so it weighs 20 / sqrt(width) of a
@@ -32,7 +32,7 @@ from fader.config import AmiNet
 from fader.errors import FaderError
 from fader.maskers import Context
 from fader.seeds import derive_seed
-from fader.training.loop import History, Optimizer, Run, Update, train
+from fader.training.loop import History, Optimizer, Run, Update, steps_of, train
 from fader.vision.backbones import load_pyramid
 
 CELL = 4  # pixels of the resized image per feature cell
@@ -268,7 +268,7 @@ class AmiNetMasker:
             step=step,
             count=len(normal),
             batch=settings.batch,
-            epochs=settings.epochs,
+            steps=steps_of(settings, len(normal)),
         )
         return {"inpainting": history}
 
@@ -287,9 +287,9 @@ class AmiNetMasker:
         return torch.cat(maps)
 
     @torch.no_grad()
-    def adaptive_mask(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) in [0, 1] → the method's own binary mask (N, g, g) bool, True =
-        hidden, g = input_size / 16, same device; FaderError before ``fit`` or ``load``."""
+    def native(self, images: Tensor, saliency: Tensor) -> Tensor:
+        """The adaptive mask of images (N, 3, H, W) in [0, 1]: (N, g, g) bool, True = hidden, g =
+        input_size / 16, same device; FaderError before ``fit`` or ``load``."""
         masks = [self._suspects(self._patches(p)) for p in images.split(self.batch)]
         return torch.cat(masks).unflatten(1, (self._grid, self._grid)).to(images.device)
 

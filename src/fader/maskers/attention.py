@@ -1,12 +1,13 @@
-"""Attention maskers (dino, vit, dinov2): EAR's saliency, the last block's CLS-to-patches attention.
+"""Attention maskers (dino, vit, dinov2): EAR's saliency, the CLS-to-patches attention of a block.
 
 EAR and FADeR mask what an ImageNet-pretrained DINO ViT attends to. Neither paper says which
-attention: DINO's practice is taken (last block, CLS row), averaged over heads since one
-deterministic map is needed.
+attention: by default DINO's practice is taken (last block, CLS row), averaged over heads since one
+deterministic map is needed. The last blocks of a ViT that was fine-tuned for whole objects attend
+to the object, and an earlier block to what is unusual on it: hence ``block``.
 
-Only the CLS row is computed, softmax(scale * q_cls k^T) in fp32: the blocks before the last keep
-their fused attention, and of the last one only its queries and keys are needed. Memory grows with
-the number of tokens, not with its square.
+Only the CLS row is computed, softmax(scale * q_cls k^T) in fp32: the blocks before keep their fused
+attention, of the block itself only its queries and keys are needed, and no later one runs. Memory
+grows with the number of tokens, not with its square.
 """
 
 from collections.abc import Callable
@@ -27,31 +28,34 @@ def cls_attention(
     vit: Any,
     images: Tensor,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
+    block: int | None = None,
 ) -> Tensor:
-    """Last-block attention of the CLS token to the patches, mean over heads.
+    """Attention of the CLS token to the patches in one block, mean over heads.
 
     Parameters
     ----------
     vit : a timm ``VisionTransformer`` with at least two blocks.
     images : (N, 3, H, W), normalised, sides multiples of the patch size p.
     autocast : precision context of the blocks; the softmax is in fp32 whatever it is.
+    block : which one, from 1, counted from 0; None takes the last.
 
     Returns
     -------
     (N, H/p, W/p) fp32 in [0, 1]. A map sums to at most 1; the rest goes to the prefix tokens.
     """
-    last = vit.blocks[-1]
-    attention = last.attn
+    number = len(vit.blocks) - 1 if block is None else block
+    chosen = vit.blocks[number]
+    attention = chosen.attn
     with autocast():
         (patches, prefix), *_ = vit.forward_intermediates(
             images,
-            indices=[len(vit.blocks) - 2],
+            indices=[number - 1],
             return_prefix_tokens=True,
             stop_early=True,
             output_fmt="NLC",
             intermediates_only=True,
         )
-        tokens = last.norm1(torch.cat([prefix, patches], dim=1))
+        tokens = chosen.norm1(torch.cat([prefix, patches], dim=1))
         weight_q, weight_k, _ = attention.qkv.weight.chunk(3)
         bias_q, bias_k, _ = (
             (None, None, None) if attention.qkv.bias is None else attention.qkv.bias.chunk(3)
@@ -75,12 +79,13 @@ class AttentionMasker:
     ----------
     name : the masker, for messages.
     settings : ``input_size`` is the side of the square the images are resized to (bilinear,
-        antialiased), a multiple of the patch size.
+        antialiased), a multiple of the patch size; ``block`` as in ``cls_attention``.
     context : as in ``fader.maskers.create``.
 
     Raises
     ------
-    FaderError : input_size is no multiple of the patch size, or no weights to be had.
+    FaderError : input_size is no multiple of the patch size, no such block, or no weights to be
+        had.
     """
 
     def __init__(self, name: str, settings: Attention, context: Context) -> None:
@@ -98,6 +103,13 @@ class AttentionMasker:
             )
         self.machine = context.machine
         model, info = backbones.load(settings.backbone, context.weights_dir, random=context.random)
+        blocks = len(model.blocks)  # type: ignore[arg-type]  # a sequence
+        if settings.block is not None and settings.block >= blocks:
+            raise FaderError(
+                f"masker {name!r}: block {settings.block} of {settings.backbone!r}, which has"
+                f" {blocks}; give 1 to {blocks - 1}, or null for the last"
+            )
+        self.block = settings.block
         device = self.machine.device
         self.model = model.to(device)
         self.trained, self.frozen = (), (self.model,)
@@ -115,7 +127,8 @@ class AttentionMasker:
             part = part.to(self.mean.device, torch.float32)
             part = F.interpolate(part, size, mode="bilinear", antialias=True)
             part = (part - self.mean) / self.std
-            maps.append(cls_attention(self.model, part, self.machine.autocast).to(images.device))
+            found = cls_attention(self.model, part, self.machine.autocast, self.block)
+            maps.append(found.to(images.device))
         return torch.cat(maps)
 
 

@@ -34,7 +34,7 @@ from fader.errors import FaderError
 from fader.maskers import Context
 from fader.seeds import derive_seed
 from fader.training import schedules
-from fader.training.loop import History, Optimizer, Run, Update, batches_per_epoch, train
+from fader.training.loop import History, Optimizer, Run, Update, steps_of, train
 from fader.vision.backbones import load_pyramid
 from fader.vision.flows import MultiScaleFlow
 
@@ -47,9 +47,13 @@ DECAY, DECAY_AT = 0.33, (0.7, 0.9)
 # masks 46 % of a defective image, with the median 29 to 35 %, at 0.95 to 1 of the defect); towards
 # the smallest little is left of a map (the 0.1 quantile: 16 to 26 %, at 0.83 to 0.86).
 REFERENCE_QUANTILE = 0.5
+# Share of the fitted normals' positions whose saliency is below that of the method's own mask;
+# MSFlow gives maps alone, so the rule is our choice.
+NATIVE_QUANTILE = 0.99
 # Largest cache of the training images' pooled features; beyond it they are computed anew for every
 # batch. 4 GiB hold 1100 images at 512 × 512 with Wide ResNet-50-2; our choice.
 CACHE_BYTES = 4 * 2**30
+LEARNT = ("reference", "threshold")  # of the fitted normals, beside the flow
 
 
 def schedule(total: int) -> schedules.Multiplier:
@@ -110,6 +114,7 @@ class MsFlowMasker:
         # Set by initialise and load.
         self.flow: MultiScaleFlow
         self.reference: Tensor  # r (levels,)
+        self.threshold: Tensor  # () of ``native``
 
     @property
     def trained(self) -> tuple[nn.Module, ...]:
@@ -122,9 +127,10 @@ class MsFlowMasker:
         return (self.pyramid,)
 
     def initialise(self, seed: int) -> None:
-        """Draw the flow's weights; the reference is zero."""
+        """Draw the flow's weights; the reference and the threshold are zero."""
         self.flow = self._new_flow(seed).eval()
         self.reference = torch.zeros(len(self.settings.layers), device=self.machine.device)
+        self.threshold = torch.zeros((), device=self.machine.device)
 
     def _new_flow(self, seed: int) -> MultiScaleFlow:
         with torch.random.fork_rng(devices=[]):
@@ -171,7 +177,7 @@ class MsFlowMasker:
         def step(indices: Tensor, random: torch.Generator, update: Update) -> None:
             update("adam", negative_log_likelihood(*self._latents(features(indices))).mean())
 
-        total = batches_per_epoch(len(normal), settings.batch) * settings.epochs
+        total = steps_of(settings, len(normal))
         adam = torch.optim.Adam(self.flow.parameters(), settings.lr, fused=True)
         history = train(
             run.stage("flow", f"lower masks.maskers.{self.name}.lr"),
@@ -180,11 +186,14 @@ class MsFlowMasker:
             step=step,
             count=len(normal),
             batch=settings.batch,
-            epochs=settings.epochs,
+            steps=total,
         )
         batches = torch.arange(len(normal)).split(settings.batch)
-        maps = zip(*(self._maps(features(part)) for part in batches), strict=True)
-        self.reference = torch.stack([_quantile(torch.cat(level)) for level in maps])
+        maps = [self._maps(features(part)) for part in batches]
+        levels = [torch.cat(level) for level in zip(*maps, strict=True)]
+        self.reference = torch.stack([_quantile(level, REFERENCE_QUANTILE) for level in levels])
+        normal_saliency = torch.cat([self._suspicion(part) for part in maps])
+        self.threshold = _quantile(normal_saliency, NATIVE_QUANTILE)
         return {"flow": history}
 
     @torch.no_grad()
@@ -192,41 +201,48 @@ class MsFlowMasker:
         return log_probabilities(self._latents(features)[0])
 
     def state(self) -> dict[str, Tensor]:
-        """The flow, its permutations included, and the reference."""
+        """The flow, its permutations included, the reference and the threshold."""
         found = {f"flow.{key}": value for key, value in self.flow.state_dict().items()}
-        found["reference"] = self.reference
+        found |= {name: getattr(self, name) for name in LEARNT}
         return {key: value.cpu().contiguous() for key, value in found.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take over what ``state`` gave; FaderError when it is not of these settings."""
         flow = self._new_flow(seed=0)
         shapes = {f"flow.{key}": value.shape for key, value in flow.state_dict().items()}
-        shapes["reference"] = torch.Size([len(self.settings.layers)])
+        shapes |= {"reference": torch.Size([len(self.settings.layers)]), "threshold": torch.Size()}
         if {key: value.shape for key, value in state.items()} != shapes:
             raise FaderError(
                 f"masker {self.name!r}: the saved flow is of another backbone, layers or blocks;"
                 " train it again"
             )
         flow.load_state_dict(
-            {k.removeprefix("flow."): v for k, v in state.items() if k != "reference"}
+            {k.removeprefix("flow."): v for k, v in state.items() if k not in LEARNT}
         )
-        self.flow, self.reference = flow, state["reference"].to(self.machine.device)
+        self.flow = flow
+        self.reference, self.threshold = (state[name].to(self.machine.device) for name in LEARNT)
 
     def saliency(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [0, 1] → (N, g, g) fp32 in [0, levels], g = input_size / 4, same
         device."""
-        size = self.settings.input_size // 4
         found = []
         for part in images.split(self.batch):
             features = self._features(part.to(self.machine.device, torch.float32))
-            found.append(suspicion(self._maps(features), self.reference, size).to(images.device))
+            found.append(self._suspicion(self._maps(features)).to(images.device))
         return torch.cat(found)
 
+    def _suspicion(self, maps: list[Tensor]) -> Tensor:
+        return suspicion(maps, self.reference, self.settings.input_size // 4)
 
-def _quantile(values: Tensor) -> Tensor:
-    """The ``REFERENCE_QUANTILE`` of all values; on the CPU, where it is deterministic."""
+    def native(self, images: Tensor, saliency: Tensor) -> Tensor:
+        """Where the saliency exceeds all but one hundredth of the fitted normals' positions."""
+        return saliency > self.threshold.to(saliency.device)
+
+
+def _quantile(values: Tensor, share: float) -> Tensor:
+    """The value that a ``share`` of all does not exceed; on the CPU, where it is deterministic."""
     flat = values.flatten().cpu()
-    rank = max(1, round(REFERENCE_QUANTILE * len(flat)))
+    rank = max(1, round(share * len(flat)))
     return flat.kthvalue(rank).values.to(values.device)
 
 

@@ -153,5 +153,5 @@ def _plots() -> list[dict[str, Any]]:
         {paths.numbers("${run}")[1]: auroc},
         {f"{curves}/roc": {"template": "curves", "x": "fpr", "y": "tpr"}},
         {f"{curves}/pr": {"template": "curves", "x": "recall", "y": "precision"}},
-        {f"{curves}/losses": {"template": "losses", "x": "epoch", "y": "loss"}},
+        {f"{curves}/losses": {"template": "losses", "x": "step", "y": "loss"}},
     ]

@@ -53,9 +53,9 @@ def dataset_of(config: Config, place: str) -> str:
 
 
 def mask_job(config: Config, job: Job, masker: str) -> Job:
-    """The masks of a masker: those of the job's seed where it learns, otherwise of all seeds."""
+    """The saliency of a masker: that of the job's seed where it learns, otherwise of all seeds."""
     seed = job.seed if config.masks.trained(masker) else None
-    return Job("mask", job.place, masker, seed)
+    return Job("mask", job.place, config.masks.source(masker), seed)
 
 
 def trained_job(config: Config, job: Job, method: Method) -> Job:

@@ -83,7 +83,7 @@ PHASES: dict[str, Phase] = {
         keys=("masks.maskers.{system}", "runtime"),
         inputs=reads.mask,
         outputs=writes.masks,
-        systems=systems.maskers,
+        systems=systems.saliencies,
         seeded=True,
     ),
     "ear": Phase(
@@ -114,7 +114,7 @@ PHASES: dict[str, Phase] = {
     "plugin": Phase(
         step="fader.steps.fader:train_fader",
         over="categories",
-        keys=_FADER,
+        keys=("masks.maskers.{system}", *_FADER),
         inputs=reads.fader,
         outputs=writes.model,
         systems=systems.plugins,
@@ -260,7 +260,7 @@ def read_paths(config: Config, job: Job) -> list[str]:
 def modules(config: Config, job: Job) -> list[str]:
     """Modules that a job runs by name: those of its own masker or detector, not of every one."""
     of_job = [job.system]
-    maskers = {"mask": of_job, "cost": list(config.masks.maskers)}.get(job.phase, [])
+    maskers = {"mask": of_job, "cost": systems.saliencies(config)}.get(job.phase, [])
     every = list(config.detectors)
     baselines = {"detector": of_job, "evaluate": every, "cost": every}.get(job.phase, [])
     return [

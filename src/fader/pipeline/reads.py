@@ -61,7 +61,7 @@ def evaluate(config: Config, job: Job) -> list[Job]:
     """All that was trained on the category."""
     return [
         Job("pack", job.place),
-        *(mask_job(config, job, masker) for masker in systems.maskers(config)),
+        *(mask_job(config, job, masker) for masker in systems.saliencies(config)),
         job.of("ear"),
         job.of("mosaic"),
         *(

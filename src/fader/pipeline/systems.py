@@ -10,6 +10,11 @@ def maskers(config: Config) -> list[str]:
     return [masker for masker in config.masks.maskers if masker not in config.missing]
 
 
+def saliencies(config: Config) -> list[str]:
+    """Those of the maskers that have a saliency of their own."""
+    return [masker for masker in config.masks.salient if masker not in config.missing]
+
+
 def plugins(config: Config) -> list[str]:
     """Maskers on which FADeR is trained beside the base masker."""
     return [masker for masker in maskers(config) if masker != config.masks.base]

@@ -23,8 +23,14 @@ PLAN = "plan"  # kind of the file that keeps the decision
 
 def decide(config: Config) -> dict[str, str]:
     """Optional masker → why its weights cannot be had. Nothing is fetched."""
-    reasons = {name: _lacking(config, name) for name in config.masks.optional}
+    reasons = {name: _lacking(config, name) for name in _optional(config)}
     return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _optional(config: Config) -> list[str]:
+    """Maskers that the run can do without, and those that take their saliency again."""
+    masks = config.masks
+    return [name for name in masks.maskers if masks.source(name) in masks.optional]
 
 
 def planned(config: Config) -> Config:
@@ -34,9 +40,7 @@ def planned(config: Config) -> Config:
     if not Path(path).is_file():
         return config.without(decide(config))
     missing = artifacts.check(path, PLAN, {"run": config.run}).facts
-    return config.without(
-        {name: missing[name] for name in config.masks.optional if name in missing}
-    )
+    return config.without({name: missing[name] for name in _optional(config) if name in missing})
 
 
 def plan(config: Config) -> Config:
@@ -52,7 +56,7 @@ def plan(config: Config) -> Config:
 
 def local_files(config: Config, masker: str) -> list[str]:
     """Files in the user's own folder of weights that a masker reads."""
-    settings = config.masks.maskers[masker]
+    settings = config.masks.settings(masker)
     if isinstance(settings, WinClip):
         return _there(config, CLIP.files)
     name = getattr(settings, "backbone", None)
@@ -72,7 +76,7 @@ def _there(config: Config, names: list[str] | tuple[str, ...]) -> list[str]:
 
 
 def _lacking(config: Config, masker: str) -> str | None:
-    settings = config.masks.maskers[masker]
+    settings = config.masks.settings(masker)
     file = config.codebook.file
     if config.masks.coded(masker) and file and not Path(file).is_file():
         return f"{file}: no such file (codebook.file); put it there or set null to train one"

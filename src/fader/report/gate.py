@@ -229,7 +229,8 @@ def compare(records: Records, expected: Iterable[Expected]) -> list[Cell]:
 def _check_paper(records: Records, key: Key) -> None:
     """The paper's numbers are compared on its data, with its maskers."""
     dataset, category, name, _ = key
-    settings = records.config.masks.maskers.get(Method.parse(name).masker or "")
+    masks, masker = records.config.masks, Method.parse(name).masker
+    settings = masks.settings(masker) if masker in masks.maskers else None
     public = records.config.public_set(dataset)
     wrong = None
     if public != dataset:

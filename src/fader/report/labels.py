@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fader.config import Config, MaskerSettings
+from fader.config import Config, Salient
 from fader.pipeline.methods import Method
 from fader.vision.registry import BACKBONES
 
@@ -19,7 +19,7 @@ _PAPER_DINO = "DINO-ViT (read here as ViT-S/8)"
 
 def maskers(config: Config) -> dict[str, str]:
     """Masker → its label; equal labels are told apart by the names of the configuration."""
-    return _distinct({name: _masker(each) for name, each in config.masks.maskers.items()})
+    return _distinct({name: _masker(config, name) for name in config.masks.maskers})
 
 
 def detectors(config: Config) -> dict[str, str]:
@@ -34,15 +34,20 @@ def _distinct(labels: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _masker(settings: MaskerSettings) -> str:
+def _masker(config: Config, name: str) -> str:
+    settings, own = config.masks.settings(name), config.masks.maskers[name].rule
     backbone: Any = getattr(settings, "backbone", None)
     if settings.label is None:
-        return _backbone(backbone)
-    return (
-        settings.label
-        if backbone in settings.paper
-        else f"{settings.label} ({_backbone(backbone)})"
-    )
+        label = _backbone(backbone)
+    else:
+        known = backbone in settings.paper
+        label = settings.label if known else f"{settings.label} ({_backbone(backbone)})"
+    return f"{label}, {_rule(config, name)}" if own else label
+
+
+def _rule(config: Config, name: str) -> str:
+    rule, level = config.masks.threshold(name)
+    return rule if rule in ("native", "otsu") else f"{rule} {level:g}"
 
 
 def _backbone(name: str) -> str:
@@ -57,13 +62,13 @@ def method(config: Config, which: Method) -> str:
     return f"{stage}, {maskers(config).get(which.system, which.system)}"
 
 
-def paper_masker(settings: MaskerSettings) -> str:
+def paper_masker(settings: Salient) -> str:
     """The masker of the paper's Tables 2 and 4 that one of ours is compared with."""
     backbone = getattr(settings, "backbone", None)
     return settings.paper.get(backbone, next(iter(settings.paper.values())))
 
 
-def stands_in(settings: MaskerSettings) -> bool:
+def stands_in(settings: Salient) -> bool:
     """Whether the paper's masker of ``paper_masker`` has another backbone."""
     return getattr(settings, "backbone", None) not in settings.paper
 
@@ -73,13 +78,13 @@ def stand_in_notes(config: Config, names: Iterable[str]) -> tuple[str, ...]:
     labels = maskers(config)
     return tuple(
         f"The masks of {name} come from {labels[name]}; the paper's come from"
-        f" {_paper_label(config.masks.maskers[name])}."
+        f" {_paper_label(config.masks.settings(name))}."
         for name in names
-        if stands_in(config.masks.maskers[name])
+        if stands_in(config.masks.settings(name))
     )
 
 
-def _paper_label(settings: MaskerSettings) -> str:
+def _paper_label(settings: Salient) -> str:
     if settings.label is None:
         return _PAPER_DINO
     return f"{settings.label} with {_backbone(str(next(iter(settings.paper))))}"

@@ -146,12 +146,12 @@ def _curves(
 
 
 def losses_csv(histories: Mapping[str, Path]) -> str:
-    """Losses per epoch of every training of one category: rows curve, epoch, loss.
+    """Losses of every training of one category, epoch by epoch: rows curve, step, loss.
 
     Parameters
     ----------
-    histories : name of a training → its CSV: stage, epoch, lr and losses, empty where a stage has
-        none of that name.
+    histories : name of a training → its CSV: stage, epoch, step, lr and losses, empty where a stage
+        has none of that name.
     """
     rows = []
     for name, path in histories.items():
@@ -159,13 +159,13 @@ def losses_csv(histories: Mapping[str, Path]) -> str:
             lines = list(csv.DictReader(stream))
         several = len({line["stage"] for line in lines}) > 1
         for line in lines:
-            epoch, stage = int(line.pop("epoch")), line.pop("stage")
-            del line["lr"]
+            step, stage = int(line.pop("step")), line.pop("stage")
+            del line["epoch"], line["lr"]
             for loss, value in line.items():
                 if value:
                     curve = " ".join((name, stage, loss) if several else (name, loss))
-                    rows.append((curve, epoch, float(value)))
-    return table(("curve", "epoch", "loss"), rows)
+                    rows.append((curve, step, float(value)))
+    return table(("curve", "step", "loss"), rows)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -134,7 +134,7 @@ def table4(records: Records) -> Layout:
 
 
 def _before_after(config: Config, number: int, maskers: Sequence[str]) -> Layout:
-    base, kinds = config.masks.base, [config.masks.maskers[name].kind for name in maskers]
+    base, kinds = config.masks.base, [config.masks.settings(name).kind for name in maskers]
     notes = [*labels.stand_in_notes(config, maskers)]
     notes += [_NOTES[kind] for kind in dict.fromkeys(kinds) if kind in _NOTES]
     if set(maskers) - {base}:
@@ -161,7 +161,7 @@ def _before_after(config: Config, number: int, maskers: Sequence[str]) -> Layout
 
 
 def _before_and_after(config: Config, masker: str) -> tuple[Column, ...]:
-    other = labels.paper_masker(config.masks.maskers[masker])
+    other = labels.paper_masker(config.masks.settings(masker))
     return tuple(
         Column(
             f"{stage}_{level}", Method(stage, masker), f"{level}_auroc", str(Method(stage, other))

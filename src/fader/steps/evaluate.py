@@ -209,12 +209,11 @@ def _oracle_of_fader(context: Context, method: Method, labels: np.ndarray) -> di
     """The best image AUROC over the η × schedule grid and the watched epochs, and where, from the
     scores that the very same trainings left behind."""
     job = trained_job(context.config, context.job, method)
-    path = context.path(job, "weights")
-    grid = context.check(job, "weights").facts["grid"]
+    path, facts = context.path(job, "weights"), context.check(job, "weights").facts
+    grid, epochs = facts["grid"], facts["length"]["fader"]["epochs"]
     scores = artifacts.read_arrays(path, {models.SCORES})[models.SCORES]
     aurocs = np.array([[metrics.auroc(epoch, labels) for epoch in point] for point in scores])
     point, epoch = np.unravel_index(aurocs.argmax(), aurocs.shape)
-    epochs = context.config.fader.epochs
     return {
         "image_auroc": round(float(aurocs[point, epoch]), 6),
         "lr": grid[point]["lr"],

@@ -34,7 +34,8 @@ def split(context: Context) -> dict[str, Tensor]:
 
 
 def saliency(context: Context, masker: str) -> dict[str, Tensor]:
-    """Saliency (N, h, w) float32 of the ``train``, ``validation`` and ``test`` images."""
+    """Saliency (N, h, w) float32 of the ``train``, ``validation`` and ``test`` images; and, of a
+    masker that segments, its own masks under ``native_train`` and so on."""
     job = mask_job(context.config, context.job, masker)
     return _named(context, job, "saliency", ("train", "validation", "test"))
 
@@ -50,11 +51,13 @@ def _named(context: Context, job: Job, name: str, tensors: Sequence[str]) -> dic
 
 
 def masks(context: Context, masker: str, name: str) -> Tensor:
-    """Binary masks (N, S, S) of the ``train``, ``validation`` or ``test`` images, by the one
+    """Binary masks (N, S, S) of the ``train``, ``validation`` or ``test`` images, by the masker's
     threshold rule."""
-    settings, size = context.config.masks, context.config.image.size
-    values = saliency(context, masker)[name]
-    return enlarge(binarise(values, settings.rule, settings.level), size)
+    rule, level = context.config.masks.threshold(masker)
+    found, size = saliency(context, masker), context.config.image.size
+    if rule == "native":
+        return enlarge(found[f"native_{name}"].bool(), size)
+    return enlarge(binarise(found[name], rule, level), size)
 
 
 def normals(context: Context) -> Images:
@@ -130,7 +133,7 @@ def untrained_masker(context: Context, masker: str, machine: Machine) -> Masker:
     if context.config.masks.coded(masker):
         codebook = artifacts.read_tensors(context.path(Job("codebook"), "weights"))
     place = maskers.Context(context.category, machine, weights_dir(context), codebook)
-    return maskers.create(masker, context.config.masks.maskers[masker], place)
+    return maskers.create(masker, context.config.masks.settings(masker), place)
 
 
 def sampled(images: Tensor, most: int) -> Tensor:

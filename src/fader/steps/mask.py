@@ -1,19 +1,22 @@
-"""Saliency of suspected defects by one masker, which is trained first where it learns."""
+"""Saliency of suspected defects by one masker, which is trained first where it learns, and its own
+binary masks where it segments."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fader import runtime
-from fader.maskers import Masker
+from fader.maskers import Masker, SegmentingMasker
 from fader.pipeline import artifacts
 from fader.pipeline.context import Context
 from fader.steps import inputs, training
 
 
 def make_mask(context: Context) -> None:
-    """Saliency (N, h, w) of every train, validation and test image; see ``Masker.saliency``."""
+    """Saliency (N, h, w) of every train, validation and test image, see ``Masker.saliency``; and
+    ``native`` masks (N, h', w') uint8 of a ``SegmentingMasker``."""
     masker = context.job.system
     machine = runtime.start(context.config.runtime)
     model = inputs.untrained_masker(context, masker, machine)
@@ -30,18 +33,24 @@ def make_mask(context: Context) -> None:
 
 
 def _saliency(context: Context, model: Masker) -> dict[str, Tensor]:
-    """Saliency of all images of the category, float32 on the CPU."""
+    """Saliency of all images of the category, float32, and native masks, uint8, on the CPU."""
     packed = inputs.packed(context)[0]
     images = {
         "train": packed["train"],
         "validation": inputs.split(context)["defects"],
         "test": packed["test"],
     }
-    return {
-        name: torch.cat([_of_batch(model, batch) for batch in pixels.split(model.batch)])
-        for name, pixels in images.items()
-    }
+    found: dict[str, list[Tensor]] = {}
+    for name, pixels in images.items():
+        for batch in pixels.split(model.batch):
+            for key, values in _of_batch(model, name, batch):
+                found.setdefault(key, []).append(values.cpu())
+    return {key: torch.cat(parts) for key, parts in found.items()}
 
 
-def _of_batch(model: Masker, pixels: Tensor) -> Tensor:
-    return model.saliency(pixels.float() / 255).float().cpu()
+def _of_batch(model: Masker, name: str, pixels: Tensor) -> Iterator[tuple[str, Tensor]]:
+    images = pixels.float() / 255
+    saliency = model.saliency(images).float()
+    yield name, saliency
+    if isinstance(model, SegmentingMasker):
+        yield f"native_{name}", model.native(images, saliency).to(torch.uint8)

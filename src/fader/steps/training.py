@@ -39,14 +39,23 @@ def keep(
 ) -> None:
     """Write what a job learnt and its losses, and drop its checkpoints.
 
-    The fact ``losses`` of the weights is the sha256 of the file of losses.
+    The fact ``losses`` of the weights is the sha256 of the file of losses, ``length`` the steps and
+    epochs of each stage of the training.
     """
     losses = context.output("losses")
     write_text(losses, losses_csv(histories))
     about = {"seed": context.job.seed, "machine": machine.facts(), "losses": file_sha256(losses)}
-    about |= dict(facts or {})
+    about |= {"length": lengths(histories)} | dict(facts or {})
     artifacts.write_tensors(context.output("weights"), state, context.header(about))
     shutil.rmtree(_folder(context), ignore_errors=True)
+
+
+def lengths(histories: Mapping[str, History]) -> dict[str, dict[str, int]]:
+    """Stage of a training → its ``steps`` and ``epochs``."""
+    return {
+        stage: {"steps": history[-1]["step"], "epochs": history[-1]["epoch"]}
+        for stage, history in histories.items()
+    }
 
 
 def _folder(context: Context) -> Path:
@@ -57,7 +66,7 @@ def losses_csv(histories: Mapping[str, History]) -> str:
     """Losses per epoch of every stage of a training; a stage leaves those empty that it has not."""
     rows = [{"stage": stage} | epoch for stage, history in histories.items() for epoch in history]
     columns = dict.fromkeys(
-        ["stage", "epoch", "lr", "loss"]
+        ["stage", "epoch", "step", "lr", "loss"]
         + [name for row in rows for name, value in row.items() if not isinstance(value, list)]
     )
     lines = [",".join(columns)]

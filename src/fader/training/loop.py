@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -100,11 +100,13 @@ def train(
     step: Step,
     count: int,
     batch: int,
-    epochs: int,
+    steps: int,
     observe: Callable[[], Mapping[str, list[float]]] | None = None,
     report: Callable[[str], None] = print,
 ) -> History:
-    """Train in place for ``epochs`` passes over ``count`` images; resumes from the checkpoint.
+    """Train in place for ``steps`` batches of ``count`` images; resumes from the checkpoint.
+
+    An epoch is a pass over the images; the last one ends with the last step (see ``steps_of``).
 
     Parameters
     ----------
@@ -120,9 +122,10 @@ def train(
 
     Returns
     -------
-    One dictionary per epoch: epoch (1-based), lr (of the first optimiser's first group) and the
-    mean of each loss, those of all but the first optimiser under ``<optimiser>_<loss>``. A last
-    batch of one image is left out, since batch normalisation cannot use it.
+    One dictionary per epoch: epoch and step (1-based, of its last), lr (of the first optimiser's
+    first group) and the mean of each loss, those of all but the first optimiser under
+    ``<optimiser>_<loss>``. A last batch of one image is left out, since batch normalisation cannot
+    use it.
 
     Raises
     ------
@@ -137,23 +140,26 @@ def train(
     started, history = stage.checkpoint.load(modules, algorithms)
     updater = _Updater(optimizers)
     saved = started_at = time.monotonic()
+    epochs = math.ceil(steps / per_epoch)
     bar = _progress(range(started, epochs), stage.label, epochs, started)
     for epoch in bar:
         random = generator(derive_seed(stage.seed, "epoch", str(epoch)))
         began = time.monotonic()
         updater.start_epoch()
-        for number, indices in enumerate(_batches(torch.randperm(count, generator=random), batch)):
-            updater.schedule(epoch * per_epoch + number)
+        first = epoch * per_epoch
+        batches = _batches(torch.randperm(count, generator=random), batch)[: steps - first]
+        for number, indices in enumerate(batches):
+            updater.schedule(first + number)
             step(indices, random, updater)
         rate = updater.rate()
         updater.restore_rates()
-        means = {name: float(total) / per_epoch for name, total in updater.sums.items()}
+        means = {name: float(total) / len(batches) for name, total in updater.sums.items()}
         if not (all(map(math.isfinite, means.values())) and _finite(modules)):
             raise FaderError(
                 f"{stage.label}: the loss or a weight is not finite in epoch {epoch + 1};"
                 f" {stage.remedy}"
             )
-        losses = {"epoch": epoch + 1, "lr": rate} | means
+        losses = {"epoch": epoch + 1, "step": first + len(batches), "lr": rate} | means
         history.append(losses | dict(observe() if observe else {}))
         if isinstance(bar, tqdm):
             bar.set_postfix({name: f"{value:.4f}" for name, value in list(means.items())[:1]})
@@ -222,6 +228,30 @@ def _step(algorithm: torch.optim.Optimizer) -> None:
 def batches_per_epoch(count: int, batch: int) -> int:
     """Steps of one epoch over ``count`` images."""
     return len(_batches(torch.arange(count), batch))
+
+
+class Lasting(Protocol):
+    """What a training is told of its length: one of the two, and the batch."""
+
+    @property
+    def steps(self) -> int | None:
+        """Optimiser steps."""
+
+    @property
+    def epochs(self) -> int | None:
+        """Passes over the images."""
+
+    @property
+    def batch(self) -> int:
+        """Images a step."""
+
+
+def steps_of(settings: Lasting, count: int, share: float = 1.0) -> int:
+    """Steps of a training on ``count`` images, or of a ``share`` of its length, at least one."""
+    if settings.steps is not None:
+        return max(1, round(share * settings.steps))
+    epochs = max(1, round(share * settings.epochs))  # type: ignore[operator]  # one of the two is given
+    return epochs * batches_per_epoch(count, settings.batch)
 
 
 def _batches(order: Tensor, batch: int) -> list[Tensor]:

@@ -16,7 +16,16 @@ from torch import Tensor
 from fader.detectors.base import Images
 from fader.runtime import Machine
 from fader.training import schedules
-from fader.training.loop import History, Optimizer, Run, Stage, Update, batches_per_epoch, train
+from fader.training.loop import (
+    History,
+    Optimizer,
+    Run,
+    Stage,
+    Update,
+    batches_per_epoch,
+    steps_of,
+    train,
+)
 from fader.training.schedules import Multiplier
 from fader.vision.losses import rank_loss
 from fader.vision.mosaic import obfuscate, patch_l2
@@ -146,7 +155,7 @@ def fit(
         step=step,
         count=len(normals.images),
         batch=settings.batch,
-        epochs=settings.epochs,
+        steps=steps_of(settings, len(normals.images)),
         observe=observe if watch else None,
     )
     _settle(detector, normals)
@@ -162,12 +171,14 @@ def _optimizer(detector: Fader, count: int) -> Optimizer:
     if detector.path.mask != "none":
         groups.insert(0, {"params": detector.phi.parameters(), "lr": point.lr})
     algorithm = torch.optim.Adam(groups, fused=True)
-    return Optimizer(algorithm, _schedule(detector, batches_per_epoch(count, settings.batch)))
+    unit = batches_per_epoch(count, settings.batch) if settings.steps is None else 1
+    return Optimizer(algorithm, _schedule(detector, unit))
 
 
-def _schedule(detector: Fader, per_epoch: int) -> Multiplier:
+def _schedule(detector: Fader, unit: int) -> Multiplier:
+    """The point's schedule; ``unit`` is that of the length, in steps."""
     settings = detector.settings
-    warm, cycle = settings.warmup_epochs * per_epoch, settings.cycle_epochs * per_epoch
+    warm, cycle = settings.warmup * unit, settings.cycle * unit
     if detector.point.schedule == "fixed":
         return schedules.fixed()
     if detector.point.schedule == "warmup":

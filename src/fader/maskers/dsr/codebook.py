@@ -25,7 +25,7 @@ from fader.errors import FaderError, MissingWeights
 from fader.runtime import Machine
 from fader.seeds import derive_seed
 from fader.training import schedules
-from fader.training.loop import History, Optimizer, Run, Update, batches_per_epoch, train
+from fader.training.loop import History, Optimizer, Run, Update, steps_of, train
 from fader.vision.vqvae import COMMITMENT, VQVAE, MovingAverage, commitment, perplexity
 
 SOURCE = (
@@ -109,7 +109,7 @@ def fit(
         "hi": MovingAverage(settings.codes, settings.channels).to(device),
         "lo": MovingAverage(settings.codes, settings.channels).to(device),
     }
-    total = settings.epochs * batches_per_epoch(len(pixels), settings.batch)
+    total = steps_of(settings, len(pixels))
     warm = round(WARM * total)
     codebooks = {"hi": model.codebook_hi, "lo": model.codebook_lo}
 
@@ -150,7 +150,7 @@ def fit(
         step=step,
         count=len(pixels),
         batch=settings.batch,
-        epochs=settings.epochs,
+        steps=total,
     )
     state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     return state, {"codebook": history}

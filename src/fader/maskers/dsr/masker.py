@@ -15,7 +15,7 @@ from fader.maskers.dsr.networks import Networks, focal
 from fader.runtime import weights_hash
 from fader.seeds import derive_seed
 from fader.training import schedules
-from fader.training.loop import History, Optimizer, Run, Stage, Update, batches_per_epoch, train
+from fader.training.loop import History, Optimizer, Run, Stage, Update, steps_of, train
 from fader.vision.vqvae import VQVAE, look_up, nearest_first
 
 IMAGE_WEIGHT = 10.0
@@ -128,7 +128,7 @@ class DsrMasker:
             for name in ("restrict_hi", "restrict_lo", "decoder", "detector")
         }
         parameters = [p for module in trained.values() for p in module.parameters()]
-        total = settings.epochs * batches_per_epoch(len(pixels), settings.batch)
+        total = steps_of(settings, len(pixels))
         adam = torch.optim.Adam(parameters, settings.lr, fused=True)
         return train(
             stage,
@@ -137,7 +137,7 @@ class DsrMasker:
             step=step,
             count=len(pixels),
             batch=settings.batch,
-            epochs=settings.epochs,
+            steps=total,
         )
 
     def _fit_upsampling(self, pixels: Tensor, stage: Stage) -> History:
@@ -152,7 +152,7 @@ class DsrMasker:
                 logits = upsampler(seen)
             update("adam", focal(logits, masks))
 
-        total = settings.upsampler_epochs * batches_per_epoch(len(pixels), settings.batch)
+        total = steps_of(settings, len(pixels), settings.upsampler)
         adam = torch.optim.Adam(upsampler.parameters(), settings.lr, fused=True)
         # As in the authors' code: × 0.2 at 80 % and again at 90 %.
         decay = schedules.step_decays(total, at=(0.8, 0.9), factor=0.2)
@@ -163,7 +163,7 @@ class DsrMasker:
             step=step,
             count=len(pixels),
             batch=settings.batch,
-            epochs=settings.upsampler_epochs,
+            steps=total,
         )
 
     @torch.no_grad()
@@ -209,6 +209,10 @@ class DsrMasker:
                 logits = self.networks.upsampler(seen)
             maps.append(logits.float().softmax(dim=1)[:, 1].to(images.device))
         return torch.cat(maps)
+
+    def native(self, images: Tensor, saliency: Tensor) -> Tensor:
+        """Where an anomaly is more likely than not: the saliency above one half."""
+        return saliency > 0.5
 
     def state(self) -> dict[str, Tensor]:
         """Weights of the five trained networks, on the CPU; the codebook is not among them."""
