@@ -27,7 +27,7 @@ def small(**changes: dict) -> dict:
     values["categories"] = {PLACE: {"dataset": "synthetic_small", "category": "bolt"}}
     values["datasets"]["synthetic_small"] |= {"train": 12, "good": 6, "defective": 2}
     values["image"]["size"] = 32
-    values["validation"] |= {"fraction": 0.25, "per_image": 2}
+    values["validation"] |= {"held": 3, "checked": 2, "most": 0.5, "per_image": 2}
     maskers = values["masks"]["maskers"]
     learning = {"input_size": 64, "width": 4, "epochs": 1, "upsampler": 1.0}
     values["masks"]["maskers"] = {

@@ -128,7 +128,7 @@ def test_no_key_has_a_default(path):
         ("fader.cache_gib", float("inf"), "fader.cache_gib", "finite"),
         ("fader.lrs", [], "fader.lrs", "at least 1"),
         ("fader.schedules", ["cosine"], "fader.schedules.0", "'cosine'"),
-        ("validation.fraction", 1.0, "validation.fraction", "1.0"),
+        ("validation.most", 1.0, "validation.most", "1.0"),
         ("loss.l2", -1.0, "loss.l2", "-1.0"),
         ("score.smooth", 4, "score.smooth", "odd"),
         ("run", "../elsewhere", "run", "'../elsewhere'"),

@@ -95,7 +95,7 @@ def test_a_file_made_again_otherwise_makes_stale_what_was_made_from_it(made, pha
         ({"ear": {"lr": 0.1}}, Job("ear", BOLT, seed=0), "ear"),
         ({"fader": {"lrs": [0.1]}}, Job("fader", BOLT, seed=0), "fader"),
         ({"mosaic": {"fixed": 4}}, Job("mosaic", BOLT, seed=0), "mosaic"),
-        ({"validation": {"fraction": 0.3}}, Job("pack", BOLT), "validation"),
+        ({"validation": {"most": 0.3}}, Job("pack", BOLT), "validation"),
     ],
 )
 def test_a_file_of_other_settings_is_stale_and_the_line_names_the_key(made, changes, job, key):

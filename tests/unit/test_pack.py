@@ -6,6 +6,7 @@ import os
 import shutil
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,11 +30,13 @@ def nut(tmp_path: Path) -> Path:
 
 
 def packed(root: Path, size: int = 8, masks: str = "present", **options) -> Arrays:
-    return read_category(mvtec.index(root, "nut", masks), size, **options)
+    """At one side, whose arrays are taken out."""
+    arrays = read_category(mvtec.index(root, "nut", masks), [size], **options)
+    return replace(arrays, train=arrays.train[size], test=arrays.test[size])
 
 
 def refused(root: Path, size: int = 8, masks: str = "present", **options) -> str:
-    return line_of(read_category, mvtec.index(root, "nut", masks), size, **options)
+    return line_of(read_category, mvtec.index(root, "nut", masks), [size], **options)
 
 
 # ---- arrays
@@ -223,7 +226,7 @@ def test_a_truncated_file_is_named(nut, damaged, keep):
 def test_a_truncated_jpeg_is_named(tmp_path):
     path = write_chip(tmp_path) / "chip/Data/Images/Anomaly/001.JPG"
     path.write_bytes(path.read_bytes()[:-60])
-    line = line_of(read_category, visa.index(tmp_path, "chip"), 8)
+    line = line_of(read_category, visa.index(tmp_path, "chip"), [8])
     assert line.startswith(f"{path}: unreadable image")
 
 
@@ -268,9 +271,9 @@ def test_a_file_that_is_not_as_listed_is_named(nut, changed, new):
 @pytest.mark.shared
 @needs_shared
 def test_real_bottle_is_read_whole():
-    arrays = read_category(mvtec.index(SHARED / "mvtec_ad", "bottle"), 256)
-    assert arrays.train.shape == (209, 3, 256, 256)
-    assert arrays.test.shape == (83, 3, 256, 256)
+    arrays = read_category(mvtec.index(SHARED / "mvtec_ad", "bottle"), [256])
+    assert arrays.train[256].shape == (209, 3, 256, 256)
+    assert arrays.test[256].shape == (83, 3, 256, 256)
     assert Counter(arrays.defects) == {
         "good": 20,
         "broken_large": 20,

@@ -1,6 +1,7 @@
 """What looks odd in a category's images is said, and what cannot be meant is refused: bit depths,
 defects that vanish, copies."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,13 @@ def nut(tmp_path: Path) -> Path:
 
 
 def packed(root: Path, size: int = 8, masks: str = "present", **options) -> Arrays:
-    return read_category(mvtec.index(root, "nut", masks), size, **options)
+    """At one side, whose arrays are taken out."""
+    arrays = read_category(mvtec.index(root, "nut", masks), [size], **options)
+    return replace(arrays, train=arrays.train[size], test=arrays.test[size])
 
 
 def refused(root: Path, size: int = 8) -> str:
-    return line_of(read_category, mvtec.index(root, "nut"), size)
+    return line_of(read_category, mvtec.index(root, "nut"), [size])
 
 
 # ---- more than 8 bits

@@ -155,6 +155,8 @@ def test_settings_are_parts_of_the_configuration(path):
     plain = config.model_dump(mode="json")
     for job in phases.jobs(config):
         settings = phases.settings(config, job)
+        if job.phase == "pack":
+            assert settings.pop("sides") == config.sides
         assert len(settings) == len(PHASES[job.phase].keys) + len(phases.sections(config, job))
         assert settings == {key: lookup(plain, key) for key in settings}
         assert json.loads(json.dumps(settings)) == settings
@@ -196,7 +198,8 @@ def touched(before: Config, after: Config) -> set[str]:
     ("path", "value", "expected"),
     [
         ("datasets.synthetic_small.seed", 9, {"dataset", "pack"}),
-        ("validation.fraction", 0.2, {"pack"}),
+        ("validation.most", 0.2, {"pack", "report"}),
+        ("validation.tie", 0.2, {"mosaic", "fader", "plugin", "variant", "report"}),
         ("image.size", 32, {"pack", "cost"}),
         ("masks.level", 0.5, {"ear", "mosaic", *FADERS, "evaluate", "cost", "report"}),
         ("codebook.epochs", 3, {"codebook", "cost"}),

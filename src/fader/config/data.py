@@ -98,11 +98,23 @@ class Image(Section):
 
 
 class Validation(Section):
-    """The label-free split (DESIGN section 5): held-out training normals and synthetic defects on
-    them."""
+    """The label-free split (DESIGN section 5): held-out training normals, synthetic defects on
+    them, and how candidates are compared; all our choice."""
 
-    fraction: Fraction = Field(
-        description="part of the training normals held out; 0.1 after notes of EAR, our choice"
+    held: int = Field(ge=2, description="training normals held out to choose on; 20")
+    checked: int = Field(
+        ge=2, description="more of them, on which nothing is chosen, for the validation AUROC; 10"
+    )
+    most: Fraction = Field(
+        description="largest part of a category's normals to hold out; where both folds are more,"
+        " they shrink in proportion; 0.4"
+    )
+    criterion: Literal["image", "pixel", "mean"] = Field(
+        description="what candidates are compared by: image or pixel AUROC, or their mean"
+    )
+    tie: Fraction = Field(
+        description="candidates tie with the best where they are no worse in this share of"
+        " bootstrap resamples of the held-out images; 0.05"
     )
     per_image: Positive = Field(
         description="defective copies painted per held-out image; our choice"

@@ -34,12 +34,12 @@ class MaskerSection(Section):
     paper : backbone → its name in the paper's Tables 2 and 4, or None → that name where there is no
         backbone to choose; a backbone that is not listed stands in for the first.
     segments : whether the method has binary masks of its own, for the rule ``native``.
+    input_size : side of the square that it resizes images to, pixels; a key where it may be chosen.
     """
 
     label: ClassVar[str | None]
     paper: ClassVar[dict[str | None, str]]
     segments: ClassVar[bool] = False
-
     rule: Rule | None = Field(
         default=None,
         description="threshold rule of this masker; native: the method's own binary masks, where"
@@ -79,6 +79,7 @@ class WinClip(MaskerSection):
 
     label: ClassVar[str | None] = "WinCLIP"
     paper: ClassVar[dict[str | None, str]] = {None: "winclip"}
+    input_size: ClassVar[int] = 240  # of ViT-B/16+
 
     kind: Literal["winclip"]
     names: dict[str, str] = Field(

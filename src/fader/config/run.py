@@ -177,6 +177,14 @@ class Config(Section):
         lesser._missing = dict(missing)
         return lesser
 
+    @property
+    def sides(self) -> list[int]:
+        """Sides that images are kept at, pixels: the working resolution, then those of maskers that
+        see more; a masker that sees less reduces the former."""
+        masks, size = self.masks, self.image.size
+        wanted = {masks.settings(m).input_size for m in masks.salient if m not in self.missing}
+        return [size, *sorted(side for side in wanted if side > size)]
+
     @cached_property
     def plain(self) -> dict[str, Any]:
         """The configuration as in the file."""

@@ -1,4 +1,4 @@
-"""A category as arrays, decoded and resized once, at the working resolution.
+"""A category as arrays, decoded once and resized to each side that something needs.
 
 ``decode`` says how image files are read, ``masks`` which pixels of a mask are the defect. Images
 are resized with Pillow's bicubic filter, whose support grows with the scale factor (antialiased),
@@ -28,7 +28,7 @@ class Arrays:
 
     Parameters
     ----------
-    train, test : (N, 3, size, size) and (M, 3, size, size) uint8, RGB, 0..255.
+    train, test : side → (N, 3, side, side) and (M, 3, side, side) uint8, RGB, 0..255.
     mask : (M, size, size) uint8 0/1, zeros for good images, and for all where masks are absent.
     label : (M,) uint8 0/1, 1 = defective.
     train_names, test_names : POSIX paths relative to the category's folder
@@ -39,8 +39,8 @@ class Arrays:
     warnings : lines about what looks odd in the images.
     """
 
-    train: np.ndarray
-    test: np.ndarray
+    train: dict[int, np.ndarray]
+    test: dict[int, np.ndarray]
     mask: np.ndarray
     label: np.ndarray
     train_names: list[str]
@@ -68,12 +68,13 @@ class _Read(NamedTuple):
 
 def read_category(
     category: Category,
-    size: int,
+    sides: Sequence[int],
     *,
     white: float | None = None,
     digests: Mapping[str, str] | None = None,
 ) -> Arrays:
-    """Decode every image and mask of ``category`` at ``size`` x ``size`` pixels.
+    """Decode every image and mask of ``category``, each image resized from the original to every
+    side, each mask to the first, the working resolution.
 
     A defect too small to meet a pixel centre leaves its mask empty and its label 1, with a warning.
 
@@ -90,8 +91,9 @@ def read_category(
         no mask is left at ``size``.
     """
     level = White(white) if white else decode.measured_white([s.image for s in category.train])
-    train, _, of_train = _decoded(category, category.train, size, level, digests)
-    test, mask, of_test = _decoded(category, category.test, size, level, digests)
+    train, _, of_train = _decoded(category, category.train, sides, level, digests)
+    test, mask, of_test = _decoded(category, category.test, sides, level, digests)
+    size = sides[0]
     masked = [i for i, sample in enumerate(category.test) if sample.mask is not None]
     masks.check_typical(
         [of_test[i].covered for i in masked],
@@ -127,13 +129,14 @@ def read_category(
 def _decoded(
     category: Category,
     samples: Sequence[Sample],
-    size: int,
+    sides: Sequence[int],
     white: White | None,
     digests: Mapping[str, str] | None,
-) -> tuple[np.ndarray, np.ndarray, list[_Read]]:
-    """(N, 3, size, size) images and (N, size, size) masks. A few at a time are in memory as they
-    are on disk."""
-    images = np.empty((len(samples), 3, size, size), dtype=np.uint8)
+) -> tuple[dict[int, np.ndarray], np.ndarray, list[_Read]]:
+    """Images at each side, and masks at the first. A few at a time are in memory as they are on
+    disk."""
+    images = {side: np.empty((len(samples), 3, side, side), dtype=np.uint8) for side in sides}
+    size = sides[0]
     marked = np.zeros((len(samples), size, size), dtype=np.uint8)
 
     def read(path: Path) -> Picture:
@@ -151,9 +154,10 @@ def _decoded(
             covered, turned = float(defect.mean()), mask.orientation != picture.orientation
         rgb = decode.rgb(picture, white)
         digest = hashlib.sha256(str(rgb.size).encode() + rgb.tobytes()).digest()
-        if rgb.size != (size, size):
-            rgb = rgb.resize((size, size), Image.Resampling.BICUBIC)
-        images[i] = np.asarray(rgb).transpose(2, 0, 1)
+        for side, kept in images.items():
+            same = rgb.size == (side, side)
+            resized = rgb if same else rgb.resize((side, side), Image.Resampling.BICUBIC)
+            kept[i] = np.asarray(resized).transpose(2, 0, 1)
         name = category.label(sample)
         return _Read(name, sample.defect, digest, picture.deep, covered, turned)
 

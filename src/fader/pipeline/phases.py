@@ -30,7 +30,8 @@ class Phase:
         ``{system}`` are those of the job.
     inputs : (configuration, job) → jobs whose artefacts it reads.
     outputs : (configuration, job) → path of each file that it writes, by name.
-    read : how many of these, from the first on, others read; None for all.
+    read : how many of these, from the first on, others read, negative: all but so many at the end;
+        None for all.
     systems : configuration → names of its systems; None where it has none.
     seeded : whether it is run for every seed.
     """
@@ -52,7 +53,9 @@ class Phase:
 
 
 _MASKS = ("masks.base", "masks.rule", "masks.level")
-_FADER = ("fader", "unet", "loss", "score", *_MASKS, "runtime")
+_CHOICE = ("validation.criterion", "validation.tie")
+_SPLIT = ("validation.held", "validation.checked", "validation.most")
+_FADER = ("fader", "unet", "loss", "score", *_CHOICE, *_MASKS, "runtime")
 
 PHASES: dict[str, Phase] = {
     "dataset": Phase(
@@ -65,10 +68,13 @@ PHASES: dict[str, Phase] = {
     "pack": Phase(
         step="fader.steps.pack:make_pack",
         over="categories",
-        keys=("categories.{place}", "datasets.{dataset}", "image", "validation"),
+        keys=(
+            *("categories.{place}", "datasets.{dataset}", "image"),
+            *(*_SPLIT, "validation.per_image", "validation.kinds"),
+        ),
         inputs=reads.pack,
         outputs=writes.packed,
-        read=2,
+        read=-1,
     ),
     "codebook": Phase(
         step="fader.steps.codebook:make_codebook",
@@ -97,7 +103,7 @@ PHASES: dict[str, Phase] = {
     "mosaic": Phase(
         step="fader.steps.mosaic:search_mosaic",
         over="categories",
-        keys=("mosaic", "ear.scales", "score", "unet", *_MASKS, "runtime"),
+        keys=("mosaic", "ear.scales", "score", "unet", *_CHOICE, *_MASKS, "runtime"),
         inputs=reads.mosaic,
         outputs=writes.mosaic,
         seeded=True,
@@ -165,6 +171,7 @@ PHASES: dict[str, Phase] = {
         over="run",
         keys=(
             *("run", "categories", "seeds", "masks", "mosaic.policy", "fader.tuning"),
+            *("validation",),
             *("variants", "detectors", "report"),
         ),
         inputs=reads.report,
@@ -289,9 +296,12 @@ def sections(config: Config, job: Job) -> tuple[str, ...]:
 def settings(config: Config, job: Job) -> dict[str, Any]:
     """The part of the configuration that a job depends on: dotted key → plain value.
 
-    ``masks.missing`` names the maskers that the run goes without, where there are any.
+    ``masks.missing`` names the maskers that the run goes without, where there are any; ``sides``
+    are those at which images are packed.
     """
     values = {key: lookup(config.plain, key) for key in keys(config, job)}
+    if job.phase == "pack":
+        values["sides"] = config.sides
     if "masks" in values and config.missing:
         values["masks.missing"] = sorted(config.missing)
     return values

@@ -14,11 +14,12 @@ def manifest(config: Config, job: Job) -> dict[str, str]:
 
 
 def packed(config: Config, job: Job) -> dict[str, str]:
-    """Images and split of a category, and their identities."""
-    folder = paths.category(config.run, job.place)
+    """Images and split of a category, the images at larger sides, and their identities."""
+    folder = f"{paths.category(config.run, job.place)}/packed"
     return {
-        "packed": f"{folder}/packed/data.safetensors",
-        "split": f"{folder}/packed/split.safetensors",
+        "packed": f"{folder}/data.safetensors",
+        "split": f"{folder}/split.safetensors",
+        **{f"side {side}": f"{folder}/side{side}.safetensors" for side in config.sides[1:]},
         "normals": paths.normals(config.run, job.place),
     }
 

@@ -17,22 +17,39 @@ from typing import Any
 
 import pandas as pd
 
+from fader.config import Config
 from fader.pipeline.methods import Method
 from fader.report import labels
 from fader.report.paper import AVERAGE, PAPER_DATASET, corrections, paper_values
 from fader.report.records import Records, kind
 
-_LABEL_FREE = (
-    "chosen without labels, on held-out training normals and synthetic defects painted on them;"
-    " no test label was used for any choice."
-)
-CHOICES = {
-    "search": f"The mosaic scale m*, the learning rate and the schedule are {_LABEL_FREE}",
-    "fixed": "The mosaic scale is fixed beforehand; the learning rate and the schedule are "
-    + _LABEL_FREE,
-    "oracle": "Diagnostic only: the mosaic scale is the one with the best test AUROC, so test"
-    " labels were used.",
+_CRITERIA = {
+    "image": "image AUROC",
+    "pixel": "pixel AUROC",
+    "mean": "the mean of image and pixel AUROC",
 }
+_ORACLE = (
+    "Diagnostic only: the mosaic scale is the one with the best test AUROC, so test labels were"
+    " used."
+)
+
+
+def choices(config: Config) -> str:
+    """How m*, the learning rate and the schedule were chosen, in words."""
+    policy, settings = config.mosaic.policy, config.validation
+    if policy == "oracle":
+        return _ORACLE
+    subject = {
+        "search": "The mosaic scale m*, the learning rate and the schedule are",
+        "fixed": "The mosaic scale is fixed beforehand; the learning rate and the schedule are",
+    }[policy]
+    first = "the largest scale and the first point" if policy == "search" else "the first point"
+    return (
+        f"{subject} chosen without labels, by {_CRITERIA[settings.criterion]} of held-out training"
+        f" normals against synthetic defects painted on them; of candidates that are no worse than"
+        f" the best in {settings.tie:.0%} of bootstrap resamples, {first} of the grid. No test"
+        " label was used for any choice."
+    )
 
 
 @dataclass(frozen=True)
@@ -329,5 +346,5 @@ def _caption(layout: Layout, records: Records, places: Sequence[str], compared: 
             " difference: ours − paper."
         )
     if layout.number:
-        sentences.append(CHOICES[records.config.mosaic.policy])
+        sentences.append(choices(records.config))
     return " ".join(sentences)

@@ -87,8 +87,8 @@ def _of_detector(context: Context, method: Method, detector: Detector) -> Result
     began = time.perf_counter()
     scores = detector.scores(tested)
     seconds = time.perf_counter() - began
-    validation = _validation(context, method, detector)
-    label_free = {f"validation_{name}": validation[name] for name in ("image_auroc", "pixel_auroc")}
+    validation = inputs.label_free(context, method.masker, fold="checked").judge(detector)
+    label_free = {f"validation_{name}": value for name, value in validation.items()}
     measured = _metrics(context, scores) | Measured(label_free, {})
     oracle, gain = _oracle(context, method, measured)
     facts = _facts(measured | gain, scores) | {
@@ -102,16 +102,6 @@ def _of_detector(context: Context, method: Method, detector: Detector) -> Result
     pictures = _pictures(detector, tested[shown]) | {"map": scores.maps[shown].half()}
     timing = {"milliseconds_per_image": round(1000 * seconds / len(tested), 3)}
     return Result(facts, {"index": shown} | pictures, timing)
-
-
-def _validation(context: Context, method: Method, detector: Detector) -> dict[str, float]:
-    """The label-free criterion: that by which a grid point was picked, or measured now."""
-    if not method.trained_on_ear:
-        return inputs.label_free(context, method.masker).judge(detector)
-    job = trained_job(context.config, context.job, method)
-    facts = context.check(job, "weights").facts
-    (picked,) = (p for p in facts["grid"] if facts["picked"].items() <= p.items())
-    return {name: value for name, value in picked.items() if name not in facts["picked"]}
 
 
 @torch.inference_mode()

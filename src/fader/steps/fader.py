@@ -1,5 +1,6 @@
 """FADeR and its variants on top of a trained EAR, over the η × schedule grid."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from fader.config import Config
 from fader.detectors.base import Images
 from fader.detectors.fader import Fader, Point
 from fader.detectors.fader.search import Outcome, grid, search
+from fader.evaluation import selection
+from fader.evaluation.selection import Evidence
 from fader.pipeline.context import Context
 from fader.pipeline.jobs import inherits, method_of
 from fader.runtime import Machine
@@ -26,11 +29,11 @@ def train_fader(context: Context) -> None:
     if models.path_of(context, method_of(context.config, context.job)).predictor == "vit":
         initial, facts = _pretrained(context.config)
     outcomes = _search(context, machine, masker, initial)
-    best = max(outcomes, key=lambda outcome: outcome.validation["value"])
+    best, found = _chosen(context, outcomes)
     facts |= {
         "patch": models.mosaic(context),
         "picked": _named(best.point),
-        "grid": [_named(outcome.point) | outcome.validation for outcome in outcomes],
+        "grid": [_named(o.point) | found[number] for number, o in enumerate(outcomes)],
     }
     scores = torch.stack([outcome.watched for outcome in outcomes])
     training.keep(
@@ -38,9 +41,27 @@ def train_fader(context: Context) -> None:
     )
 
 
+def _chosen(
+    context: Context, outcomes: Sequence[Outcome[Evidence]]
+) -> tuple[Outcome[Evidence], list[dict[str, float]]]:
+    """The first point of the grid that ties with the best, and what is known of each."""
+    settings = context.config.validation
+    choice = selection.choose(
+        {number: outcome.validation for number, outcome in enumerate(outcomes)},
+        criterion=settings.criterion,
+        tie=settings.tie,
+        seed=context.seed("ties"),
+    )
+    found = [
+        outcome.validation.aurocs | {"value": choice.values[number], "tie": choice.ties[number]}
+        for number, outcome in enumerate(outcomes)
+    ]
+    return outcomes[choice.chosen], found
+
+
 def _search(
     context: Context, machine: Machine, masker: str, initial: dict[str, Tensor] | None
-) -> list[Outcome]:
+) -> list[Outcome[Evidence]]:
     """The outcome of every grid point."""
     examples = inputs.label_free(context, masker)
     tested: Images = inputs.tested(context, masker)
@@ -55,7 +76,7 @@ def _search(
         _points(context),
         inputs.fitted(context, masker),
         training.run_of(context, machine, context.seed("fader")),
-        validate=examples.judge,
+        validate=examples.evidence,
         watch=watch,
         initial=initial,
     )

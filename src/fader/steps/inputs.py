@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fader import maskers
+from fader.data.split import FOLDS
 from fader.detectors.base import Images
 from fader.errors import FaderError
 from fader.evaluation.selection import Examples
@@ -29,15 +30,29 @@ def packed(context: Context) -> tuple[dict[str, Tensor], Header]:
 
 
 def split(context: Context) -> dict[str, Tensor]:
-    """The label-free split: the fields of ``fader.data.split.Split`` but its kinds."""
-    return _named(context, Job("pack", context.job.place), "split", ("fit", "held", "defects"))
+    """The label-free split (see ``fader.data.split``): indices ``fit``; and of each fold, indices
+    under its name, ``<fold>_defects`` (N, 3, S, S) uint8 and ``<fold>_masks`` (N, S, S)."""
+    tensors = ("fit", *(f"{fold}{part}" for fold in FOLDS for part in ("", "_defects", "_masks")))
+    return _named(context, Job("pack", context.job.place), "split", tensors)
+
+
+def at_side(context: Context, side: int) -> dict[str, Tensor]:
+    """All images at least ``side`` pixels wide, if there are such, uint8: ``train``, ``test``, and
+    ``<fold>_defects``."""
+    size, job = context.config.image.size, Job("pack", context.job.place)
+    names = ("train", "test", *(f"{fold}_defects" for fold in FOLDS))
+    if side > size:
+        return _named(context, job, f"side {side}", names)
+    images = packed(context)[0] | split(context)
+    return {name: images[name] for name in names}
 
 
 def saliency(context: Context, masker: str) -> dict[str, Tensor]:
-    """Saliency (N, h, w) float32 of the ``train``, ``validation`` and ``test`` images; and, of a
-    masker that segments, its own masks under ``native_train`` and so on."""
+    """Saliency (N, h, w) float32 of the images of ``at_side``, by the same names; and, of a masker
+    that segments, its own masks under ``native_train`` and so on."""
     job = mask_job(context.config, context.job, masker)
-    return _named(context, job, "saliency", ("train", "validation", "test"))
+    names = ("train", "test", *(f"{fold}_defects" for fold in FOLDS))
+    return _named(context, job, "saliency", names)
 
 
 def _named(context: Context, job: Job, name: str, tensors: Sequence[str]) -> dict[str, Tensor]:
@@ -51,8 +66,8 @@ def _named(context: Context, job: Job, name: str, tensors: Sequence[str]) -> dic
 
 
 def masks(context: Context, masker: str, name: str) -> Tensor:
-    """Binary masks (N, S, S) of the ``train``, ``validation`` or ``test`` images, by the masker's
-    threshold rule."""
+    """Binary masks (N, S, S) of the ``train`` or ``test`` images, or of the ``<fold>_defects``, by
+    the masker's threshold rule."""
     rule, level = context.config.masks.threshold(masker)
     found, size = saliency(context, masker), context.config.image.size
     if rule == "native":
@@ -76,16 +91,17 @@ def tested(context: Context, masker: str | None = None) -> Images:
     return Images(packed(context)[0]["test"], hidden)
 
 
-def label_free(context: Context, masker: str | None = None) -> Examples:
-    """Held-out normals and the synthetic defects on them: what candidates are judged on."""
-    held, pixels = split(context), packed(context)[0]["train"]
-    normal = pixels[held["held"]]
+def label_free(context: Context, masker: str | None = None, fold: str = "held") -> Examples:
+    """Held-out normals and the synthetic defects on them: those of ``held`` to choose on, those of
+    ``checked`` for what is said of the chosen."""
+    parts, pixels = split(context), packed(context)[0]["train"]
+    normal, defects, truth = parts[fold], parts[f"{fold}_defects"], parts[f"{fold}_masks"]
     if masker is None:
-        return Examples(Images(normal), Images(held["defects"]), held["defect_masks"])
+        return Examples(Images(pixels[normal]), Images(defects), truth)
     return Examples(
-        Images(normal, masks(context, masker, "train")[held["held"]]),
-        Images(held["defects"], masks(context, masker, "validation")),
-        held["defect_masks"],
+        Images(pixels[normal], masks(context, masker, "train")[normal]),
+        Images(defects, masks(context, masker, f"{fold}_defects")),
+        truth,
     )
 
 

@@ -25,21 +25,23 @@ def make_mask(context: Context) -> None:
     if learns:
         about["seed"] = context.job.seed
         run = training.run_of(context, machine, context.seed(f"masker/{masker}"))
-        history = model.fit(inputs.normals(context).pixels, run)  # type: ignore[attr-defined]  # a ``TrainedMasker``
+        history = model.fit(_normals(context), run)  # type: ignore[attr-defined]  # a ``TrainedMasker``
     header = context.header({"machine": machine.facts()} | about)
     artifacts.write_tensors(context.output("saliency"), _saliency(context, model), header)
     if learns:
         training.keep(context, machine, model.state(), history, about)  # type: ignore[attr-defined]  # a ``TrainedMasker``
 
 
+def _normals(context: Context) -> Tensor:
+    """The fitted normals (N, 3, H, W) uint8, as large as the masker wants them."""
+    side = context.config.masks.settings(context.job.system).input_size
+    return inputs.at_side(context, side)["train"][inputs.split(context)["fit"]]
+
+
 def _saliency(context: Context, model: Masker) -> dict[str, Tensor]:
     """Saliency of all images of the category, float32, and native masks, uint8, on the CPU."""
-    packed = inputs.packed(context)[0]
-    images = {
-        "train": packed["train"],
-        "validation": inputs.split(context)["defects"],
-        "test": packed["test"],
-    }
+    side = context.config.masks.settings(context.job.system).input_size
+    images = inputs.at_side(context, side)
     found: dict[str, list[Tensor]] = {}
     for name, pixels in images.items():
         for batch in pixels.split(model.batch):

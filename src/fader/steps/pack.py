@@ -1,4 +1,5 @@
-"""A category's images, decoded and resized once, and the label-free split of its normals."""
+"""A category's images, decoded once and resized to each side that is needed, and the label-free
+split of its normals."""
 
 import json
 from pathlib import Path
@@ -32,11 +33,12 @@ def make_pack(context: Context) -> None:
         digests = listing.digests(config, context.job.place, index)
     else:
         digests = made.digests(root, index)
-    images = pack.read_category(index, config.image.size, white=dataset.white, digests=digests)
+    images = pack.read_category(index, config.sides, white=dataset.white, digests=digests)
     if images.white:
         _tell(f"16-bit images: {images.white}")
     _tell(*(f"warning: {line}" for line in images.warnings))
-    validation = split(images.train, config.validation, context.seed("validation"))
+    size, larger = config.image.size, config.sides[1:]
+    validation = split(images.train, size, config.validation, context.seed("validation"))
     facts = {
         "synthetic": dataset.source == "synthetic",
         "paper_dataset": public,
@@ -53,20 +55,31 @@ def make_pack(context: Context) -> None:
     }
     packed = artifacts.write_arrays(
         context.output("packed"),
-        {"train": images.train, "test": images.test, "mask": images.mask, "label": images.label},
+        {
+            "train": images.train[size],
+            "test": images.test[size],
+            "mask": images.mask,
+            "label": images.label,
+        },
         context.header(facts),
     )
-    held = artifacts.write_arrays(
-        context.output("split"),
-        {
-            "fit": validation.fit,
-            "held": validation.held,
-            "defects": validation.defects,
-            "defect_masks": validation.defect_masks,
-        },
-        context.header({"kinds": list(validation.kinds)}),
-    )
+    arrays, kinds = {"fit": validation.fit}, {}
+    for name, fold in validation.folds.items():
+        kinds[name] = list(fold.kinds)
+        arrays |= {
+            name: fold.normals,
+            f"{name}_defects": fold.defects[size],
+            f"{name}_masks": fold.masks,
+        }
+    held = artifacts.write_arrays(context.output("split"), arrays, context.header({"kinds": kinds}))
     identities = {"packed": packed.identity, "split": held.identity}
+    for side in larger:
+        at_side = {"train": images.train[side], "test": images.test[side]}
+        at_side |= {f"{name}_defects": f.defects[side] for name, f in validation.folds.items()}
+        written = artifacts.write_arrays(
+            context.output(f"side {side}"), at_side, context.header({})
+        )
+        identities[f"side {side}"] = written.identity
     write_text(context.output("normals"), json.dumps(identities, indent=2) + "\n")
 
 

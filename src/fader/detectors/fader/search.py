@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from fader.detectors.fader.train import WATCHED, Normals, fit, stage
 from fader.seeds import derive_seed
 from fader.training.loop import History, Run
 
+Evidence = TypeVar("Evidence")
+
 
 def grid(settings: Settings) -> list[Point]:
     """The grid in order: η descending as listed, schedules inside."""
@@ -25,7 +28,7 @@ def grid(settings: Settings) -> list[Point]:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Generic[Evidence]):
     """A trained grid point.
 
     Parameters
@@ -33,14 +36,14 @@ class Outcome:
     point : its η and schedule.
     state : of the trained detector.
     history : losses per epoch.
-    validation : the label-free criterion.
+    validation : what ``validate`` found of it.
     watched : (epochs, k) what was watched after every epoch, or (1, k) after the last.
     """
 
     point: Point
     state: dict[str, Tensor]
     history: History
-    validation: dict[str, float]
+    validation: Evidence
     watched: Tensor
 
 
@@ -52,16 +55,16 @@ def search(
     normal: Images,
     run: Run,
     *,
-    validate: Callable[[Fader], dict[str, float]],
+    validate: Callable[[Fader], Evidence],
     watch: Callable[[Fader], Sequence[float]],
     initial: Mapping[str, Tensor] | None = None,
-) -> list[Outcome]:
+) -> list[Outcome[Evidence]]:
     """Train FADeR (or a variant) at every point, each from the same EAR and the same Φ.
 
     Parameters
     ----------
     normal : fitted normals with their masks.
-    validate : trained detector → label-free criterion with a ``value`` to maximise.
+    validate : trained detector → what the label-free choice is made of.
     watch : detector → numbers to record (see ``fader.watch``); they decide nothing.
     initial : pre-trained weights of a ViT's body, or None.
     """
