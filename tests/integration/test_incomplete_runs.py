@@ -34,7 +34,7 @@ def row(text: str, category: str) -> list[str]:
 
 def test_every_table_is_there_and_none_has_a_number_that_is_none(ended):
     tables = ended[0].root / "results/own/tables"
-    for name in ("table1", "table2", "masks", "validation", "statistics", "data"):
+    for name in ("table1", "table2", "masks", "validation", "metrics", "statistics", "data"):
         page = (tables / f"{name}.md").read_text()
         assert "nan" not in page.lower()
     assert not [path for path in tables.glob("*.csv") if "nan" in path.read_text().lower()]

@@ -68,6 +68,7 @@ def test_what_can_be_measured_is_and_the_rest_says_why_not(config, place):
         found = record(config, place, method)
         alone, trained = method.startswith("mask"), method.startswith(("fader", "control"))
         wanted = dict.fromkeys(IMAGE, image) | dict.fromkeys(PIXEL, pixel)
+        wanted |= {"aupimo": pixel or image}  # it needs good images too
         wanted |= dict.fromkeys(COVERAGE, pixel) if alone else dict.fromkeys(VALIDATION, "")
         wanted |= {"oracle_gain": image} if trained or method == "ear-dinov2" else {}
         if alone:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fader.evaluation import metrics
-from fader.evaluation.truth import COVERAGE, IMAGE, NO_DEFECTIVE, NO_GOOD, PIXEL, Truth
+from fader.evaluation.pimo import aupimo
+from fader.evaluation.truth import AUPIMO, COVERAGE, IMAGE, NO_DEFECTIVE, NO_GOOD, PIXEL, Truth
 
 WITHOUT = "no masks (datasets.mine.masks: absent)"
 VANISHED, FULL = "no defective pixel at 4 × 4", "no normal pixel in the test images"
@@ -24,25 +25,25 @@ def drawn(labels: list[int], masks: str) -> Truth:
     return Truth(truth, None, WITHOUT) if masks == "none" else Truth(truth, found)
 
 
-CASES = [  # labels, masks; why there are no image metrics, no pixel metrics, no coverage
-    ([0, 0, 1, 1], "spot", "", "", ""),
-    ([0, 1], "spot", "", "", ""),
-    ([0, 0, 1, 1], "none", "", WITHOUT, WITHOUT),
-    ([0, 0, 1, 1], "empty", "", VANISHED, VANISHED),
-    ([0, 0, 1, 1], "full", "", "", ""),
-    ([1, 1], "spot", NO_GOOD, "", ""),
-    ([1], "spot", NO_GOOD, "", ""),
-    ([1, 1], "none", NO_GOOD, WITHOUT, WITHOUT),
-    ([1, 1], "empty", NO_GOOD, VANISHED, VANISHED),
-    ([1, 1], "full", NO_GOOD, FULL, ""),
-    ([0, 0], "spot", NO_DEFECTIVE, NO_DEFECTIVE, NO_DEFECTIVE),
-    ([0, 0], "none", NO_DEFECTIVE, NO_DEFECTIVE, NO_DEFECTIVE),
-    ([0], "spot", NO_DEFECTIVE, NO_DEFECTIVE, NO_DEFECTIVE),
+CASES = [  # labels, masks; why there are no image or pixel metrics, no AUPIMO, no coverage
+    ([0, 0, 1, 1], "spot", "", "", "", ""),
+    ([0, 1], "spot", "", "", "", ""),
+    ([0, 0, 1, 1], "none", "", WITHOUT, WITHOUT, WITHOUT),
+    ([0, 0, 1, 1], "empty", "", VANISHED, VANISHED, VANISHED),
+    ([0, 0, 1, 1], "full", "", "", "", ""),
+    ([1, 1], "spot", NO_GOOD, "", NO_GOOD, ""),
+    ([1], "spot", NO_GOOD, "", NO_GOOD, ""),
+    ([1, 1], "none", NO_GOOD, WITHOUT, WITHOUT, WITHOUT),
+    ([1, 1], "empty", NO_GOOD, VANISHED, VANISHED, VANISHED),
+    ([1, 1], "full", NO_GOOD, FULL, FULL, ""),
+    ([0, 0], "spot", NO_DEFECTIVE, NO_DEFECTIVE, NO_DEFECTIVE, NO_DEFECTIVE),
+    ([0, 0], "none", NO_DEFECTIVE, NO_DEFECTIVE, NO_DEFECTIVE, NO_DEFECTIVE),
+    ([0], "spot", NO_DEFECTIVE, NO_DEFECTIVE, NO_DEFECTIVE, NO_DEFECTIVE),
 ]
 
 
-@pytest.mark.parametrize(("labels", "masks", "image", "pixel", "coverage"), CASES)
-def test_each_metric_is_measured_or_says_why_not(labels, masks, image, pixel, coverage):
+@pytest.mark.parametrize(("labels", "masks", "image", "pixel", "pimo", "coverage"), CASES)
+def test_each_metric_is_measured_or_says_why_not(labels, masks, image, pixel, pimo, coverage):
     truth, random = drawn(labels, masks), np.random.default_rng(0)
     maps = random.random((len(labels), 4, 4), np.float32)
     suspected = maps > 0.5
@@ -50,6 +51,7 @@ def test_each_metric_is_measured_or_says_why_not(labels, masks, image, pixel, co
     for found, names, why in (
         (truth.of_scores(maps.max((1, 2))), IMAGE, image),
         (truth.of_maps(maps), PIXEL, pixel),
+        (truth.of_maps(maps), (AUPIMO,), pimo),
         (truth.of_masks(suspected), COVERAGE, coverage),
     ):
         assert {name: found.unmeasured.get(name, "") for name in names} == dict.fromkeys(names, why)
@@ -69,9 +71,9 @@ def test_what_is_measured_is_what_the_metrics_say():
     scores = maps.max((1, 2))
     both = truth.of_scores(scores) | truth.of_maps(maps)
     assert both.unmeasured == {}
-    assert both.values == metrics.image_metrics(scores, truth.labels) | metrics.pixel_metrics(
-        maps, truth.masks
-    )
+    expected = metrics.image_metrics(scores, truth.labels)
+    expected |= metrics.pixel_metrics(maps, truth.masks)
+    assert both.values == expected | {AUPIMO: aupimo(maps, truth.masks, truth.labels)}
 
 
 def test_pixels_of_defective_images_alone_have_both_classes():

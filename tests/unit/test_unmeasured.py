@@ -172,7 +172,9 @@ KINDS_OF_RUN = [
 
 
 @pytest.mark.parametrize("kinds", KINDS_OF_RUN)
-@pytest.mark.parametrize("name", ["table1", "table2", "masks", "validation", "statistics"])
+@pytest.mark.parametrize(
+    "name", ["table1", "table2", "masks", "validation", "metrics", "statistics"]
+)
 def test_every_page_is_made_and_says_why_cells_are_empty(kinds, name):
     texts = list(write.table(run(*kinds), name, REFERENCE).values())
     assert not any("nan" in text.lower() for text in texts)

@@ -212,5 +212,5 @@ class Config(Section):
         shown = {"table4": bool(self.trained_maskers()), "table5": "visa" in public}
         shown |= {"table3": "ablation" in roles, "controls": "control" in roles}
         names = ["table1", "table2", "table3", "table4", "table5", "masks", "controls"]
-        names += ["validation", "cost", "statistics", "data"]
+        names += ["validation", "metrics", "cost", "statistics", "data"]
         return [name for name in names if shown.get(name, True)]

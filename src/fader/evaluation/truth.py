@@ -13,9 +13,11 @@ from functools import cached_property
 import numpy as np
 
 from fader.evaluation import metrics
+from fader.evaluation.pimo import aupimo
 
 IMAGE = ("image_auroc", "image_ap", "image_f1max")
 PIXEL = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
+AUPIMO = "aupimo"
 COVERAGE = ("mask_recall", "mask_precision", "mask_complete")
 NO_GOOD, NO_DEFECTIVE = "no good test images", "no defective test images"
 _AREAS = {"mask_area_good": NO_GOOD, "mask_area_defective": NO_DEFECTIVE}
@@ -85,10 +87,14 @@ class Truth:
         return Measured(metrics.image_metrics(scores, self.labels), {})
 
     def of_maps(self, maps: np.ndarray) -> Measured:
-        """``metrics.pixel_metrics`` of anomaly maps (N, H, W)."""
+        """``metrics.pixel_metrics`` and ``pimo.aupimo``, which needs good images too, of anomaly
+        maps (N, H, W)."""
         if self.masks is None or self.lacks_pixels:
-            return Measured({}, dict.fromkeys(PIXEL, self.lacks_pixels))
-        return Measured(metrics.pixel_metrics(maps, self.masks), {})
+            return Measured({}, dict.fromkeys((*PIXEL, AUPIMO), self.lacks_pixels))
+        values = metrics.pixel_metrics(maps, self.masks)
+        if self.labels.all():
+            return Measured(values, {AUPIMO: NO_GOOD})
+        return Measured(values | {AUPIMO: aupimo(maps, self.masks, self.labels)}, {})
 
     def of_masks(self, masks: np.ndarray) -> Measured:
         """``metrics.mask_areas`` and ``metrics.mask_coverage`` of binary masks (N, H, W) bool."""

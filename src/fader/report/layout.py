@@ -3,7 +3,7 @@
 A table is declared by a ``Layout`` of ``Column``s (which metric of which method, and the system of
 the paper that stands beside it) and ``Group``s (how columns are printed together). ``build`` turns
 records into a ``Table``, whose frame holds plain numbers at full precision; ``report.render``
-prints it. The layouts themselves are in ``report.tables``.
+prints it. The layouts themselves are in ``report.tables`` and ``report.supplement``.
 
 Averages are per data set. Where a data set is compared with the paper, all averages of its rows,
 ours, the paper's and their difference, are over the categories that both have.

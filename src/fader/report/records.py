@@ -197,9 +197,9 @@ class Records:
                 where.setdefault((kind(metric), why), {})[self.title(place)] = None
         kinds: dict[tuple[str, str], list[str]] = {}
         for (name, why), titles in where.items():
-            kinds.setdefault((", ".join(titles), why), []).append(f"no {name}")
+            kinds.setdefault((", ".join(titles), why), []).append(name)
         return [
-            f"{' and '.join(names).capitalize()} on the test images of {titles}: {why}."
+            f"{_none_of(names)} on the test images of {titles}: {why}."
             for (titles, why), names in kinds.items()
         ]
 
@@ -262,10 +262,17 @@ class Records:
 
 def kind(metric: str) -> str:
     """What a metric is one of, in words."""
-    if metric == "oracle_gain":
-        return "oracle gains"
+    alone = {"oracle_gain": "oracle gains", "aupimo": "AUPIMO"}
+    if metric in alone:
+        return alone[metric]
     of_images = metric.removeprefix("validation_").startswith("image")
     return "image metrics" if of_images else "pixel metrics"
+
+
+def _none_of(names: Sequence[str]) -> str:
+    """``No a, no b and no c``."""
+    *others, last = names
+    return f"No {' and no '.join([', no '.join(others), last] if others else [last])}"
 
 
 def _record(job: Job, method: Method, header: Header) -> Record:

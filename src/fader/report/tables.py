@@ -1,20 +1,17 @@
-"""The layouts of the paper's tables and of those beside them: a function each, in ``LAYOUTS``.
+"""The layouts of the paper's tables and of the controls beside them, a function each, and
+``LAYOUTS``, which has those of the supplement too.
 
-To add a table, write a function of the records here, put it in ``LAYOUTS``, and name it in
-``Config.tables``.
+To add a table, write a function of the records here or in ``report.supplement``, put it in
+``LAYOUTS``, and name it in ``Config.tables``.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from statistics import fmean
-
-import pandas as pd
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from fader.config import Config
 from fader.pipeline.methods import Method, Stage, of_variant
-from fader.report import data, labels
+from fader.report import data, labels, supplement
 from fader.report.layout import Column, Group, Layout
 from fader.report.records import Records
-from fader.report.warn import sentences
 
 _ABLATIONS = {
     "vit": "FADeR: ViT, soft, nearest",
@@ -194,49 +191,6 @@ def table5(records: Records) -> Layout:
     )
 
 
-def masks(records: Records) -> Layout:
-    """What each masker's masks cover: the incomplete mask in numbers. The paper prints nothing of
-    the kind."""
-    columns = {
-        "area": "mask_area",
-        "recall": "mask_recall",
-        "complete": "mask_complete",
-        "saliency": "pixel_auroc",
-    }
-    names = labels.maskers(records.config)
-    loaded = {
-        masker: dict.fromkeys(
-            record.weights
-            for record in records
-            if record.method == Method("mask", masker) and record.weights
-        )
-        for masker in names
-    }
-    return Layout(
-        name="masks",
-        title="What the binary masks of each masker cover",
-        blocks={
-            masker: tuple(
-                Column(key, Method("mask", masker), metric) for key, metric in columns.items()
-            )
-            for masker in names
-        },
-        block_name="masker",
-        block_labels=names,
-        groups=(
-            Group("Masked area", ("area",)),
-            Group("Defective pixels masked (recall)", ("recall",)),
-            Group("Defects masked to the last pixel", ("complete",)),
-            Group("Pixel AUROC of the saliency", ("saliency",)),
-        ),
-        notes=(
-            "Masked area: share of all pixels of the test images. Recall: share of the defective"
-            " pixels. To the last pixel: share of the defective images.",
-            *(f"Loaded for {m}: {'; '.join(each)}." for m, each in loaded.items() if each),
-        ),
-    )
-
-
 def controls(records: Records) -> Layout:
     """Image and pixel AUROC of EAR, FADeR and its controls: what is due to the mask. The paper has
     none."""
@@ -282,81 +236,14 @@ def _trained_alike(names: Mapping[str, str], variants: Mapping[str, str]) -> tup
     )
 
 
-def validation(records: Records) -> Layout:
-    """Does the label-free criterion know? Validation AUROC beside test AUROC, of EAR, FADeR and
-    every baseline."""
-    config, base = records.config, records.config.masks.base
-    systems = [Method("ear", base), Method("fader", base)]
-    systems += [Method("detector", name) for name in config.detectors]
-    return Layout(
-        name="validation",
-        title="AUROC on the validation split (held-out normals against synthetic defects on them) →"
-        " on the test images",
-        blocks={
-            str(system): tuple(
-                Column(f"{of}_{level}", system, metric)
-                for level in ("image", "pixel")
-                for of, metric in (
-                    ("validation", f"validation_{level}_auroc"),
-                    ("test", f"{level}_auroc"),
-                )
-            )
-            for system in systems
-        },
-        block_name="system",
-        block_labels={str(system): labels.method(config, system) for system in systems},
-        groups=(
-            Group("Image AUROC", ("validation_image", "test_image")),
-            Group("Pixel AUROC", ("validation_pixel", "test_pixel")),
-        ),
-        notes=(*_correlation(records), *_warnings(records)),
-    )
-
-
-def _warnings(records: Records) -> list[str]:
-    """Where FADeR's validation AUROC, the mean of image and pixel over seeds, is low."""
-    config, method = records.config, Method("fader", records.config.masks.base)
-    values = {}
-    for place, category in config.categories.items():
-        levels = [
-            records.values(place, method, f"validation_{level}_auroc").values()
-            for level in ("image", "pixel")
-        ]
-        if all(levels):
-            values[f"{category.dataset}/{category.category}"] = fmean(map(fmean, levels))
-    return sentences(values, config.report.warn_below)
-
-
-def _correlation(records: Records) -> Iterable[str]:
-    """Spearman's rank correlation of validation and test AUROC over categories and methods."""
-    for level in ("image", "pixel"):
-        cells = []
-        for place in records.places:
-            for method in records.methods:
-                known = records.values(place, method, f"validation_{level}_auroc")
-                test = records.values(place, method, f"{level}_auroc")
-                if known and test:
-                    cells.append((fmean(known.values()), fmean(test.values())))
-        means = pd.DataFrame(cells, columns=["validation", "test"])
-        if len(means) <= 2:
-            found = "not defined for so few"
-        elif (means.nunique() == 1).any():
-            found = "not defined, since one of them is the same in all"
-        else:
-            found = f"{means['validation'].rank().corr(means['test'].rank()):.2f}"
-        yield (
-            f"Rank correlation (Spearman) of validation and test {level} AUROC over the"
-            f" {len(means)} cells (category and method) of the run: {found}."
-        )
-
-
 LAYOUTS: dict[str, Callable[[Records], Layout]] = {
     "table1": table1,
     "table2": table2,
     "table3": table3,
     "table4": table4,
     "table5": table5,
-    "masks": masks,
+    "masks": supplement.masks,
     "controls": controls,
-    "validation": validation,
+    "validation": supplement.validation,
+    "metrics": supplement.metrics,
 }
