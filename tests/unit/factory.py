@@ -84,6 +84,7 @@ def ok(
     data: Mapping[str, Any] | None = None,
     machine: Mapping[str, Any] | None = None,
     unmeasured: Mapping[str, str] | None = None,
+    length: Mapping[str, Mapping[str, int]] | None = None,
     **metrics: float,
 ) -> Record:
     """A record of a method that ran; ``records`` fills in the data where they are not given."""
@@ -97,6 +98,7 @@ def ok(
         scores=scores,
         labels=labels,
         machine=machine,
+        length=length or {},
     )
 
 
@@ -168,7 +170,7 @@ def _make(config: Config, job: Job) -> None:
     header = context.header(_facts(config, job))
     for name, path in phases.outputs(config, job).items():
         if name == "losses":
-            write_text(path, "stage,epoch,lr,loss\nmain,1,0.1,0.5\nmain,2,0.1,0.25\n")
+            write_text(path, "stage,epoch,step,lr,loss\nmain,1,4,0.1,0.5\nmain,2,8,0.1,0.25\n")
         elif name == "normals":
             write_text(path, "{}\n")
         elif path.endswith(".json"):
@@ -254,6 +256,7 @@ def make_evaluation(
                 "unmeasured": {},
                 "scores": list(SCORES),
                 "machine": MACHINE,
+                "length": {},
             }
             indices = (shown or {}).get(str(method), SHOWN)
             tensors = pictures(config, grid_of(config, method), indices)

@@ -211,6 +211,7 @@ def touched(before: Config, after: Config) -> set[str]:
         ("variants.hard.mask", "soft", {"variant", "evaluate", "report"}),
         ("report.images", 1, {"evaluate", "report"}),
         ("report.warn_below", 0.5, {"report"}),
+        ("report.warn_by", "pixel", {"report"}),
     ],
 )
 def test_a_change_touches_the_phases_that_it_should_and_no_others(path, value, expected):

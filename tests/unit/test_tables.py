@@ -298,10 +298,30 @@ def test_validation_shows_every_system_and_the_rank_correlation():
 
 
 def test_a_low_validation_auroc_is_a_warning_on_the_page():
-    low = {"validation_image_auroc": 0.9, "validation_pixel_auroc": 0.7}
-    made = table("validation", [ok(BOLT, "fader-dinov2", **low)], [BOLT])
-    assert any(
-        n.startswith("Warning: synthetic/bolt: the validation AUROC is 0.800") for n in made.notes
+    low = {"validation_image_auroc": 0.7, "validation_pixel_auroc": 0.9}
+    for by, known in (
+        ("image", "image AUROC is 0.700"),
+        ("mean", "image and pixel AUROC is 0.800"),
+    ):
+        changes = {"report__warn_by": by, "report__warn_below": 0.85}
+        made = table("validation", [ok(BOLT, "fader-dinov2", **low)], [BOLT], **changes)
+        start = f"Warning: synthetic/bolt: the validation {known}, under 0.85"
+        assert any(note.startswith(start) for note in made.notes), made.notes
+    made = table("validation", [ok(BOLT, "fader-dinov2", **low)], [BOLT], report__warn_by="pixel")
+    assert not any(note.startswith("Warning") for note in made.notes)
+
+
+def test_how_often_a_warning_is_right_is_counted_over_all_cells():
+    """At .75: .7 warns of .6, .74 in vain of .8, .9 does not warn of .5."""
+    cells = {"ear-dinov2": (0.7, 0.6), "fader-dinov2": (0.74, 0.8), "pca": (0.9, 0.5)}
+    given = [
+        ok(BOLT, method, image=test, validation_image_auroc=known, validation_pixel_auroc=0.9)
+        for method, (known, test) in cells.items()
+    ]
+    made = table("validation", given, [BOLT], detectors=("pca",), report__warn_below=0.75)
+    assert (
+        "A validation image AUROC under 0.75 warns of 1 of the 2 cells (category and method) whose"
+        " test image AUROC is under 0.7, and in vain of 1 of the other 1." in made.notes
     )
 
 

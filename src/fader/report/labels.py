@@ -54,12 +54,18 @@ def _backbone(name: str) -> str:
     return BACKBONES[name].label if name in BACKBONES else name
 
 
+def system(config: Config, which: Method) -> str:
+    """The label of a method's masker or baseline."""
+    known = detectors(config) if which.stage == "detector" else maskers(config)
+    return known.get(which.system, which.system)
+
+
 def method(config: Config, which: Method) -> str:
     """A method's label: ``EAR, DINO ViT-S/8``, ``FADeR (hard), DINO ViT-S/8``, ``RIAD``."""
     if which.stage == "detector":
-        return detectors(config).get(which.system, which.system)
+        return system(config, which)
     stage = STAGES.get(which.stage, "FADeR") + (f" ({which.variant})" if which.variant else "")
-    return f"{stage}, {maskers(config).get(which.system, which.system)}"
+    return f"{stage}, {system(config, which)}"
 
 
 def paper_masker(settings: Salient) -> str:

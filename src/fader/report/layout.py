@@ -19,7 +19,7 @@ import pandas as pd
 
 from fader.config import Config
 from fader.pipeline.methods import Method
-from fader.report import labels
+from fader.report import labels, lengths
 from fader.report.paper import AVERAGE, PAPER_DATASET, corrections, paper_values
 from fader.report.records import Records, kind
 
@@ -218,6 +218,7 @@ def build(layout: Layout, records: Records, reference: Path) -> Table:
     with_paper = {key for (*_, key), cell in cells.items() if cell.paper is not None}
     notes = [
         *layout.notes,
+        *lengths.note(records, (column.method for column in layout.columns), places),
         *dict.fromkeys(_average_notes(filled)),
         *records.gaps(((c.method, c.metric) for c in layout.columns), places),
         *records.unmeasured((c.metric for c in layout.columns), places),

@@ -39,6 +39,7 @@ class Record:
     missing : why there is nothing but this; None where the method ran.
     machine : ``device`` and ``precision`` that it was measured on.
     weights : what a masker loaded, in words.
+    length : stage of the method's own training → its ``steps`` and ``epochs``; empty without one.
     """
 
     place: str
@@ -52,6 +53,7 @@ class Record:
     missing: str | None = None
     machine: Mapping[str, Any] | None = None
     weights: str | None = None
+    length: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -293,6 +295,7 @@ def _record(job: Job, method: Method, header: Header) -> Record:
             missing=missing,
             machine=facts.get("machine"),
             weights=facts.get("weights"),
+            length=facts["length"] if ran else {},
         )
     except KeyError as error:
         name = f"metrics of {job.place}/{method}/seed{job.seed}"

@@ -10,7 +10,9 @@ from fader.pipeline.methods import Method
 from fader.report import labels
 from fader.report.layout import Column, Group, Layout
 from fader.report.records import Records
-from fader.report.warn import sentences
+from fader.report.warn import levels, sentences
+
+POOR = 0.7  # a test AUROC that one should have been warned of
 
 _METRICS = {
     "image_auroc": "Image AUROC",
@@ -74,8 +76,8 @@ def validation(records: Records) -> Layout:
     systems += [Method("detector", name) for name in config.detectors]
     return Layout(
         name="validation",
-        title="AUROC on the validation split (held-out normals against synthetic defects on them) →"
-        " on the test images",
+        title="AUROC on held-out normals against synthetic defects on them, on which nothing was"
+        " chosen → on the test images",
         blocks={
             str(system): tuple(
                 Column(f"{of}_{level}", system, metric)
@@ -93,35 +95,55 @@ def validation(records: Records) -> Layout:
             Group("Image AUROC", ("validation_image", "test_image")),
             Group("Pixel AUROC", ("validation_pixel", "test_pixel")),
         ),
-        notes=(*_correlation(records), *_warnings(records)),
+        notes=(*_correlation(records), *_calibration(records), *_warnings(records)),
     )
 
 
 def _warnings(records: Records) -> list[str]:
-    """Where FADeR's validation AUROC, the mean of image and pixel over seeds, is low."""
+    """Where FADeR's validation AUROC, the mean over seeds of what ``report.warn_by`` says, is
+    low."""
     config, method = records.config, Method("fader", records.config.masks.base)
     values = {}
     for place, category in config.categories.items():
-        levels = [
+        known = [
             records.values(place, method, f"validation_{level}_auroc").values()
-            for level in ("image", "pixel")
+            for level in levels(config)
         ]
-        if all(levels):
-            values[f"{category.dataset}/{category.category}"] = fmean(map(fmean, levels))
-    return sentences(values, config.report.warn_below)
+        if all(known):
+            values[f"{category.dataset}/{category.category}"] = fmean(map(fmean, known))
+    return sentences(values, config)
+
+
+def _cells(records: Records, level: str) -> pd.DataFrame:
+    """``validation`` and ``test`` AUROC of every category and method, means over seeds."""
+    cells = []
+    for place in records.places:
+        for method in records.methods:
+            known = records.values(place, method, f"validation_{level}_auroc")
+            test = records.values(place, method, f"{level}_auroc")
+            if known and test:
+                cells.append((fmean(known.values()), fmean(test.values())))
+    return pd.DataFrame(cells, columns=["validation", "test"])
+
+
+def _calibration(records: Records) -> Iterable[str]:
+    """How often a warning would be right, over all cells: whether to rely on its level."""
+    bound = records.config.report.warn_below
+    for level in ("image", "pixel"):
+        cells = _cells(records, level)
+        if len(cells):
+            poor, warned = cells["test"] < POOR, cells["validation"] < bound
+            yield (
+                f"A validation {level} AUROC under {bound:g} warns of {(poor & warned).sum()} of"
+                f" the {poor.sum()} cells (category and method) whose test {level} AUROC is under"
+                f" {POOR:g}, and in vain of {(~poor & warned).sum()} of the other {(~poor).sum()}."
+            )
 
 
 def _correlation(records: Records) -> Iterable[str]:
     """Spearman's rank correlation of validation and test AUROC over categories and methods."""
     for level in ("image", "pixel"):
-        cells = []
-        for place in records.places:
-            for method in records.methods:
-                known = records.values(place, method, f"validation_{level}_auroc")
-                test = records.values(place, method, f"{level}_auroc")
-                if known and test:
-                    cells.append((fmean(known.values()), fmean(test.values())))
-        means = pd.DataFrame(cells, columns=["validation", "test"])
+        means = _cells(records, level)
         if len(means) <= 2:
             found = "not defined for so few"
         elif (means.nunique() == 1).any():

@@ -14,7 +14,7 @@ from fader.report.paper import AVERAGE
 
 def warnings(config: Config) -> list[str]:
     """What was found odd in the images of a category; and a sentence for every category where
-    FADeR's validation AUROC, the mean of image and pixel over seeds, is under
+    FADeR's validation AUROC, the mean over seeds of what ``report.warn_by`` says, is under
     ``report.warn_below``. None before the report is made, and none from a table of another
     layout."""
     data = [
@@ -24,12 +24,18 @@ def warnings(config: Config) -> list[str]:
     system = str(Method("fader", config.masks.base))
     values = {
         f"{row['dataset']}/{row['category']}": fmean(
-            float(row[f"validation_{level}_mean"]) for level in ("image", "pixel")
+            float(row[f"validation_{level}_mean"]) for level in levels(config)
         )
         for row in _rows(config, "validation")
         if row.get("system") == system and row["category"] != AVERAGE
     }
-    return of_data(data) + sentences(values, config.report.warn_below)
+    return of_data(data) + sentences(values, config)
+
+
+def levels(config: Config) -> tuple[str, ...]:
+    """Levels whose validation AUROC a warning looks at."""
+    by = config.report.warn_by
+    return ("image", "pixel") if by == "mean" else (by,)
 
 
 def _rows(config: Config, name: str) -> list[dict[str, str]]:
@@ -46,10 +52,12 @@ def of_data(found: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
     return [f"Warning: {place}: {text.rstrip('.')}." for place, texts in found for text in texts]
 
 
-def sentences(values: Mapping[str, float], bound: float) -> list[str]:
-    """Warnings for the categories whose validation AUROC is under ``bound``."""
+def sentences(values: Mapping[str, float], config: Config) -> list[str]:
+    """Warnings for the categories whose validation AUROC is under ``report.warn_below``."""
+    bound, which = config.report.warn_below, " and ".join(levels(config))
     return [
-        f"Warning: {place}: the validation AUROC is {value:.3f}, under {bound:g}: reconstruction by"
+        f"Warning: {place}: the validation {which} AUROC is {value:.3f}, under {bound:g}, on images"
+        " and defects on which nothing was chosen: reconstruction by"
         " inpainting may not work on these images; do not rely on the model before it has been"
         " tried on real defects."
         for place, value in values.items()

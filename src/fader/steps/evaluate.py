@@ -16,7 +16,7 @@ from fader.evaluation import metrics
 from fader.evaluation.truth import Measured
 from fader.pipeline import artifacts
 from fader.pipeline.context import Context
-from fader.pipeline.jobs import mask_job, trained_job
+from fader.pipeline.jobs import Job, mask_job, trained_job
 from fader.pipeline.methods import Method, methods
 from fader.runtime import Machine
 from fader.steps import inputs, models
@@ -95,6 +95,7 @@ def _of_detector(context: Context, method: Method, detector: Detector) -> Result
         "oracle": oracle,
         "validation": validation,
         "selected": _selected(context, method),
+        "length": _length(context, _training(context, method)),
         "parameters": sum(p.numel() for p in detector.parameters()),
         "machine": detector.machine.facts(),
     }
@@ -102,6 +103,18 @@ def _of_detector(context: Context, method: Method, detector: Detector) -> Result
     pictures = _pictures(detector, tested[shown]) | {"map": scores.maps[shown].half()}
     timing = {"milliseconds_per_image": round(1000 * seconds / len(tested), 3)}
     return Result(facts, {"index": shown} | pictures, timing)
+
+
+def _training(context: Context, method: Method) -> Job:
+    """The job that trained a method: EAR's own, or that of what was built on it."""
+    if method.stage == "ear":
+        return context.job.of("ear")
+    return trained_job(context.config, context.job, method)
+
+
+def _length(context: Context, training: Job) -> dict[str, dict[str, int]]:
+    """Stages of a training with their steps and epochs."""
+    return context.check(training, "weights").facts["length"]
 
 
 @torch.inference_mode()
@@ -130,6 +143,7 @@ def _of_saliency(context: Context, masker: str) -> Result:
     measured = _metrics(context, scores) | inputs.truth(context).of_masks(masks.numpy())
     facts = _facts(measured, scores) | {
         "weights": header.facts["weights"],
+        "length": _length(context, job) if context.config.masks.trained(masker) else {},
         "machine": header.facts["machine"],
     }
     shown = _shown(context)
