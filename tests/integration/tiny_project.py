@@ -71,7 +71,7 @@ def tiny() -> dict:
     params["datasets"]["synthetic_small"] |= {"train": 12, "good": 4, "defective": 1}
     params["image"]["size"] = 32
     maskers = params["masks"]["maskers"]
-    small = {"input_size": 64, "width": 4, "epochs": 1, "upsampler": 1.0}
+    small = {"input_size": 64, "width": 4, "steps": None, "epochs": 1, "upsampler": 1.0}
     params["masks"] |= {
         "optional": [],
         "maskers": {
@@ -79,15 +79,21 @@ def tiny() -> dict:
             "dsr": maskers["dsr"] | small,
         },
     }
-    params["codebook"] |= {"channels": 8, "codes": 8, "crop": 32, "epochs": 1}
+    params["codebook"] |= {"channels": 8, "codes": 8, "crop": 32, "steps": None, "epochs": 1}
     params["unet"]["widths"] = [4, 8]
-    params["ear"] |= {"epochs": 1, "batch": 8, "scales": [4, 8]}
-    params["fader"] |= {"epochs": 1, "batch": 8, "lrs": [1e-3], "schedules": ["fixed", "warmup"]}
+    params["ear"] |= {"steps": None, "epochs": 1, "batch": 8, "scales": [4, 8]}
+    params["fader"] |= {
+        "steps": None,
+        "epochs": 1,
+        "batch": 8,
+        "lrs": [1e-3],
+        "schedules": ["fixed", "warmup"],
+    }
     params["fader"]["hidden"] = 8
     params["variants"] = {}
     detectors = params["detectors"]
     params["detectors"] = {
-        "unet": detectors["unet"] | {"epochs": 1},
+        "unet": detectors["unet"] | {"steps": None, "epochs": 1},
         "pca": detectors["pca"] | {"components": 4},
     }
     params["score"]["smooth"] = 3

@@ -29,16 +29,23 @@ def small(**changes: dict) -> dict:
     values["image"]["size"] = 32
     values["validation"] |= {"held": 3, "checked": 2, "most": 0.5, "per_image": 2}
     maskers = values["masks"]["maskers"]
-    learning = {"input_size": 64, "width": 4, "epochs": 1, "upsampler": 1.0}
+    learning = {"input_size": 64, "width": 4, "steps": None, "epochs": 1, "upsampler": 1.0}
     values["masks"]["maskers"] = {
         "dinov2": maskers["dinov2"] | {"input_size": 56},
         "dsr": maskers["dsr"] | learning,
     }
     values["masks"]["optional"] = []
-    values["codebook"] |= {"channels": 8, "codes": 8, "images": 4, "epochs": 1}
+    values["codebook"] |= {"channels": 8, "codes": 8, "images": 4, "steps": None, "epochs": 1}
     values["unet"]["widths"] = [4, 8]
-    values["ear"] |= {"epochs": 2, "batch": 4, "scales": [4, 8], "lr": 0.01}
-    values["fader"] |= {"epochs": 2, "batch": 4, "hidden": 8, "watch": "every", "tuning": "base"}
+    values["ear"] |= {"steps": None, "epochs": 2, "batch": 4, "scales": [4, 8], "lr": 0.01}
+    values["fader"] |= {
+        "steps": None,
+        "epochs": 2,
+        "batch": 4,
+        "hidden": 8,
+        "watch": "every",
+        "tuning": "base",
+    }
     values["fader"] |= {"lrs": [0.01, 0.001], "schedules": ["fixed", "warmup"]}
     variants = values["variants"]
     values["variants"] = {
@@ -58,7 +65,13 @@ CONFIG = parse(small(), "small")
 def alone(policy: str = "search", optional: tuple[str, ...] = ("dsr",), **changes) -> Config:
     """One grid point, no variant, and a masker whose codebook cannot be had."""
     values = small(mosaic={"policy": policy}, codebook={"file": "absent.pckl"})
-    values["fader"] |= {"epochs": 1, "watch": "last", "lrs": [0.01], "schedules": ["fixed"]}
+    values["fader"] |= {
+        "steps": None,
+        "epochs": 1,
+        "watch": "last",
+        "lrs": [0.01],
+        "schedules": ["fixed"],
+    }
     values["masks"]["optional"] = list(optional)
     config = parse(values | {"variants": {}} | changes, "alone")
     return config.without(weights.decide(config))

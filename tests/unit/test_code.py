@@ -688,15 +688,21 @@ def small() -> Config:
     values = copy.deepcopy(PRESET)
     values["datasets"]["synthetic_small"] |= {"train": 12, "good": 4, "defective": 1}
     values["image"]["size"] = 32
-    dsr = {"input_size": 64, "width": 4, "epochs": 1, "upsampler": 1.0}
+    dsr = {"input_size": 64, "width": 4, "steps": None, "epochs": 1, "upsampler": 1.0}
     dsr = values["masks"]["maskers"]["dsr"] | dsr
     values["masks"] |= {"base": "dsr", "optional": [], "maskers": {"dsr": dsr}}
-    values["codebook"] |= {"channels": 8, "codes": 8, "crop": 32, "epochs": 1}
+    values["codebook"] |= {"channels": 8, "codes": 8, "crop": 32, "steps": None, "epochs": 1}
     values["unet"]["widths"] = [4, 8]
-    values["ear"] |= {"epochs": 1, "scales": [4, 8]}
-    values["fader"] |= {"epochs": 1, "lrs": [1e-3], "schedules": ["fixed", "warmup"], "hidden": 8}
+    values["ear"] |= {"steps": None, "epochs": 1, "scales": [4, 8]}
+    values["fader"] |= {
+        "steps": None,
+        "epochs": 1,
+        "lrs": [1e-3],
+        "schedules": ["fixed", "warmup"],
+        "hidden": 8,
+    }
     values["detectors"] = {
-        name: detector | ({} if name == "pca" else {"epochs": 1})
+        name: detector | ({} if name == "pca" else {"steps": None, "epochs": 1})
         for name, detector in values["detectors"].items()
     }
     values["variants"] = {"shuffled": values["variants"]["shuffled"]}

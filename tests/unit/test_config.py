@@ -203,18 +203,18 @@ def test_error_is_one_line_with_file_and_key(path, value, key, reason):
     [
         ("", "ear", "Ear", True),
         ("", "categories", "category", True),
-        ("ear", "epochs", "epoch", True),
+        ("ear", "steps", "step", True),
         ("ear", "schedule", "shedule", True),
         ("ear", "lr", "learning_rate", False),
         ("fader.vit", "heads", "head", True),
         ("masks.maskers.dsr", "kind", "knd", True),
-        ("masks.maskers.dsr", "epochs", "epoch", True),
+        ("masks.maskers.dsr", "steps", "stepz", True),
         ("detectors.unet", "kind", "Kind", True),
         ("datasets.synthetic_small", "source", "soruce", True),
         ("categories.synthetic_small-bolt", "dataset", "data_set", True),
         ("variants.hard", "scaling", "scalling", True),
         ("ear", "batch", "r\nun", False),
-        ("ear", "epochs", "\u00a0epochs", True),
+        ("ear", "steps", "\u00a0steps", True),
     ],
 )
 def test_a_misspelt_key_is_what_the_line_is_about(section, meant, written, known):

@@ -31,9 +31,15 @@ VALIDATION = {"validation_image_auroc", "validation_pixel_auroc"}
 
 def configured(root: Path, policy: str = "search") -> Config:
     """Four categories of two data sets; one masker, one grid point, a control and a baseline."""
-    values = small(mosaic={"policy": policy}, ear={"epochs": 1})
+    values = small(mosaic={"policy": policy}, ear={"steps": None, "epochs": 1})
     values["masks"]["maskers"] = {"dinov2": values["masks"]["maskers"]["dinov2"]}
-    values["fader"] |= {"epochs": 1, "lrs": [0.01], "schedules": ["fixed"], "tuning": "each"}
+    values["fader"] |= {
+        "steps": None,
+        "epochs": 1,
+        "lrs": [0.01],
+        "schedules": ["fixed"],
+        "tuning": "each",
+    }
     values["variants"] = {"nomask": values["variants"]["nomask"]}
     return parse(values | sections(root, WHY), "incomplete")
 

@@ -202,7 +202,7 @@ def touched(before: Config, after: Config) -> set[str]:
         ("validation.tie", 0.2, {"mosaic", "fader", "plugin", "variant", "report"}),
         ("image.size", 32, {"pack", "cost"}),
         ("masks.level", 0.5, {"ear", "mosaic", *FADERS, "evaluate", "cost", "report"}),
-        ("codebook.epochs", 3, {"codebook", "cost"}),
+        ("codebook.steps", 3, {"codebook", "cost"}),
         ("ear.lr", 0.002, {"ear"}),
         ("ear.scales", [4, 8], {"ear", "mosaic"}),
         ("mosaic.policy", "oracle", {"mosaic", "evaluate", "report"}),

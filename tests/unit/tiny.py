@@ -32,8 +32,8 @@ def tiny(**changes: dict) -> Config:
     values = copy.deepcopy(PRESET) | {"detectors": {}}
     values["image"]["size"] = SIZE
     values["unet"]["widths"] = [4, 8, 8]
-    values["ear"] |= {"epochs": 2, "batch": 4, "scales": [4, 8]}
-    values["fader"] |= {"epochs": 2, "batch": 4, "hidden": 16, "lrs": [0.01, 0.001]}
+    values["ear"] |= {"steps": None, "epochs": 2, "batch": 4, "scales": [4, 8]}
+    values["fader"] |= {"steps": None, "epochs": 2, "batch": 4, "hidden": 16, "lrs": [0.01, 0.001]}
     for section, keys in changes.items():
         values[section] |= keys
     return parse(values, "tiny")
