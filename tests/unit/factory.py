@@ -148,6 +148,7 @@ DEFECTS = ("good", "scratch", "good", "hole")
 PACK = {
     "counts": {"train": 3, "test": {"good": 2, "scratch": 1, "hole": 1}},
     "defects": list(DEFECTS),
+    "difficulty": [None, 0.1, None, 0.9],
     "masks": "present",
     "ignored": {},
     "warnings": [],

@@ -559,7 +559,7 @@ EDITS = [
         "evaluation/metrics.py",
         "return exact_curve(scores, labels).auroc()",
         "return 1 - exact_curve(scores, labels).auroc()",
-        {"mosaic", "fader", "evaluate"},
+        {"mosaic", "fader", "evaluate", "report"},
     ),
     # Steps and plumbing.
     Edit("a step", "steps/ear.py", 'context.seed("ear")', 'context.seed("EAR")', {"ear"}),

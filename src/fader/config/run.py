@@ -215,6 +215,8 @@ class Config(Section):
         public = {self.public_set(place.dataset) for place in self.categories.values()}
         shown = {"table4": bool(self.trained_maskers()), "table5": "visa" in public}
         shown |= {"table3": "ablation" in roles, "controls": "control" in roles}
+        sources = {self.datasets[place.dataset].source for place in self.categories.values()}
+        shown["difficulty"] = "synthetic" in sources
         names = ["table1", "table2", "table3", "table4", "table5", "masks", "controls"]
-        names += ["validation", "metrics", "cost", "statistics", "data"]
+        names += ["validation", "metrics", "cost", "statistics", "data", "difficulty"]
         return [name for name in names if shown.get(name, True)]

@@ -63,7 +63,7 @@ def table(name: str, number: str) -> list[str]:
     folder = f"results/{name}/tables"
     if number == "statistics":
         return [f"{folder}/intervals.csv", f"{folder}/counts.csv", f"{folder}/statistics.md"]
-    if number in ("cost", "data"):
+    if number in ("cost", "data", "difficulty"):
         return [f"{folder}/{number}.csv", f"{folder}/{number}.md"]
     return [f"{folder}/{number}.{suffix}" for suffix in ("csv", "md", "tex")]
 

@@ -21,6 +21,8 @@ class Source:
     masks : how the data set's masks are meant: present, inverted or absent.
     ignored : suffix, or what else files are ignored by → number of files.
     warnings : what to know before relying on numbers measured on these images, a line each.
+    difficulty : of each test image, 0 (plain) to 1 (barely visible); None for good images, and for
+        images that were not generated.
     """
 
     train: int
@@ -29,6 +31,7 @@ class Source:
     masks: str
     ignored: Mapping[str, int]
     warnings: Sequence[str]
+    difficulty: Sequence[float | None] = ()
 
     @classmethod
     def of(cls, header: Header) -> Source:
@@ -42,4 +45,5 @@ class Source:
             masks=facts["masks"],
             ignored=facts["ignored"],
             warnings=facts["warnings"],
+            difficulty=facts["difficulty"],
         )

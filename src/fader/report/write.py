@@ -8,7 +8,7 @@ from fader.files import write_text
 from fader.pipeline import artifacts, paths, phases
 from fader.pipeline.context import checked
 from fader.pipeline.jobs import Job, method_of
-from fader.report import cost, data, figures, numbers, pictures, render
+from fader.report import cost, data, difficulty, figures, numbers, pictures, render
 from fader.report.layout import build
 from fader.report.records import Records
 from fader.report.statistics import statistics
@@ -48,6 +48,8 @@ def table(records: Records, name: str, reference: Path) -> dict[str, str]:
         texts = cost.table(config, _cost(config))
     elif name == "data":
         texts = data.table(records)
+    elif name == "difficulty":
+        texts = difficulty.table(records)
     else:
         filled = build(LAYOUTS[name](records), records, reference)
         texts = (render.csv(filled), render.markdown(filled), render.latex(filled))

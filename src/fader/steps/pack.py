@@ -37,6 +37,7 @@ def make_pack(context: Context) -> None:
     if images.white:
         _tell(f"16-bit images: {images.white}")
     _tell(*(f"warning: {line}" for line in images.warnings))
+    known = source.facts.get("difficulty", {})  # of sets that this project generated
     size, larger = config.image.size, config.sides[1:]
     validation = split(images.train, size, config.validation, context.seed("validation"))
     facts = {
@@ -46,6 +47,7 @@ def make_pack(context: Context) -> None:
         "train": images.train_names,
         "test": images.test_names,
         "defects": images.defects,
+        "difficulty": [known.get(f"{context.category}/{name}") for name in images.test_names],
         "counts": counts(index),
         "ignored": dict(index.ignored),
         "masks": index.masks,

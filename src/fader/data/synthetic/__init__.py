@@ -4,7 +4,9 @@ It lets the whole pipeline run without a download. Each category is a parametric
 ground plane, described by three maps (height, albedo, gloss) and photographed from above by one
 shading model (Blinn-Phong, cast shadows of the heightfield, ambient occlusion, illumination
 gradient, sensor noise). A defect changes the maps or the parts, never the pixels, so its light and
-shadow are right and its mask is known: the pixels whose material or cast shadow changed.
+shadow are right and its mask is known: the pixels whose material or cast shadow changed. Defects
+reach from plain to barely visible, by size and contrast at once, and normal images differ by pose,
+light, focus, texture phase and batch, so that systems can be told apart.
 
 Lengths are in half image widths: the picture spans [-1, 1]², x to the right and y down, at every
 size. Scenes are rendered at twice the size and averaged. A random stream is a SHA-256 hash of the
@@ -18,10 +20,10 @@ from pathlib import Path
 
 from fader.data.synthetic.rendering import difficulty, render
 from fader.data.synthetic.scenes import CATEGORIES
-from fader.data.synthetic.writing import write_mvtec, write_visa
+from fader.data.synthetic.writing import read_difficulties, write_mvtec, write_visa
 from fader.errors import FaderError
 
-__all__ = ["CATEGORIES", "difficulty", "generate", "render"]
+__all__ = ["CATEGORIES", "difficulty", "generate", "read_difficulties", "render"]
 
 
 def generate(
@@ -37,6 +39,8 @@ def generate(
     ``visa``: ``<category>/Data/Images/{Normal,Anomaly}/NNNN.JPG``, ``Data/Masks/Anomaly/NNNN.png``
     (0, or the number of the defect type, from 1), ``<category>/image_anno.csv`` (the defect type of
     each image) and ``split_csv/1cls.csv``.
+    Both: ``difficulty.csv`` (image, difficulty), of every defective image: its name relative to
+    ``target``, and how hard it is to see, 0 plain … 1 barely visible (see ``difficulty``).
 
     Raises FaderError when ``layout`` is unknown, a number is out of range or ``target`` exists.
     """

@@ -1,7 +1,7 @@
 """Light and camera: one shading model for all scenes.
 
-Blinn–Phong with cast shadows of the heightfield, ambient occlusion, an illumination gradient and
-sensor noise.
+Blinn–Phong with cast shadows of the heightfield, ambient occlusion, an illumination gradient,
+defocus and sensor noise.
 """
 
 from dataclasses import dataclass
@@ -13,28 +13,32 @@ from fader.data.synthetic.scene import Map, Rng, Surface
 from fader.data.synthetic.shapes import axes
 
 SUPERSAMPLING = 2
+DEFOCUS = 0.009  # widest blur, standard deviation in half image widths
 
 
 @dataclass(frozen=True)
 class Light:
-    """A distant key light in ``direction`` (unit vector towards it) over an ambient one."""
+    """A distant key light in ``direction`` (unit vector towards it) over an ambient one, both of
+    one ``colour`` (3,)."""
 
     direction: Map
     ambient: float
     key: float
     gradient: Map
     shininess: float
+    colour: Map
 
 
 def sample_light(rng: Rng, shininess: float) -> Light:
     """The station's lamp, up and to the left, as it happens to hang and burn this time."""
-    azimuth = np.deg2rad(-125 + rng.uniform(-4, 4))
-    elevation = np.deg2rad(52 + rng.uniform(-2, 2))
+    azimuth = np.deg2rad(-125 + rng.uniform(-8, 8))
+    elevation = np.deg2rad(52 + rng.uniform(-3, 3))
     flat = np.cos(elevation)
     direction = np.array([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)])
-    gradient = np.array([-0.09, -0.11]) + rng.uniform(-0.03, 0.03, 2)
-    brightness = rng.uniform(0.96, 1.04)
-    return Light(direction, 0.42 * brightness, 0.8 * brightness, gradient, shininess)
+    gradient = np.array([-0.09, -0.11]) + rng.uniform(-0.05, 0.05, 2)
+    brightness, warmth = rng.uniform(0.92, 1.06), rng.uniform(-0.02, 0.02)
+    colour = np.array([1.0 + warmth, 1.0, 1.0 - warmth])
+    return Light(direction, 0.42 * brightness, 0.8 * brightness, gradient, shininess, colour)
 
 
 def _shadow(height: Map, light: Light) -> Map:
@@ -76,13 +80,16 @@ def _shade(surface: Surface, light: Light) -> Map:
     illumination = 1.0 + light.gradient[0] * x + light.gradient[1] * y - 0.06 * (x**2 + y**2)
     diffuse = light.ambient * (1.0 - 4.0 * occlusion) + light.key * facing * lit
     specular = surface.gloss * mirror**light.shininess * lit
-    return (surface.albedo * diffuse[..., None] + specular[..., None]) * illumination[..., None]
+    radiance = surface.albedo * diffuse[..., None] + specular[..., None]
+    return radiance * illumination[..., None] * light.colour
 
 
 def photograph(surface: Surface, light: Light, rng: Rng) -> np.ndarray:
-    """Expose, average the supersamples, apply display gamma, add sensor noise, quantise."""
-    radiance = _binned(np.clip(_shade(surface, light), 0, 1))
-    picture = radiance ** (1 / 2.2)
+    """Focus more or less well, expose, average the supersamples, apply display gamma, add sensor
+    noise, quantise."""
+    blur = rng.uniform(0.0, DEFOCUS) * len(surface.height) / 2
+    focused = ndimage.gaussian_filter(_shade(surface, light), (blur, blur, 0), truncate=3)
+    picture = _binned(np.clip(focused, 0, 1)) ** (1 / 2.2)
     noise = rng.normal(0.0, 0.007, picture.shape)
     return np.rint(np.clip(picture + noise, 0, 1) * 255).astype(np.uint8)
 
@@ -95,9 +102,9 @@ def _binned(values: Map) -> Map:
 def changed(before: Surface, after: Surface, light: Light) -> Map:
     """Where a defect shows: another material, or a cast shadow that came or went by over 30 %."""
     material = (
-        (np.abs(after.albedo - before.albedo).max(axis=-1) > 0.015)
-        | (np.abs(after.height - before.height) > 0.004)
-        | (np.abs(after.gloss - before.gloss) > 0.05)
+        (np.abs(after.albedo - before.albedo).max(axis=-1) > 0.006)
+        | (np.abs(after.height - before.height) > 0.002)
+        | (np.abs(after.gloss - before.gloss) > 0.03)
     )
     moved = np.abs(_shadow(after.height, light) - _shadow(before.height, light)) > 0.3
     # A displaced part can equal the old one along a line; such slits belong to the defect.

@@ -38,7 +38,8 @@ def render(
 
 
 def difficulty(category: str, defect: str, index: int, *, seed: int) -> float:
-    """Of image ``index`` of a defect type: 0 (large, high contrast) to 1 (small, low contrast).
+    """Of image ``index`` of a defect type, in [0, 1): 0 is plain, 1 barely visible. It is 1 − the
+    ease by which a ``Recipe`` sets the size and the contrast of the defect.
 
     A golden-ratio sequence with a random start: evenly spread for any number of images, while the
     value of one image does not depend on how many there are.

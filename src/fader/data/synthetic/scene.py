@@ -22,11 +22,21 @@ class Surface:
 
 @dataclass(frozen=True)
 class Scene:
-    """The pose of the product, and one row a part (its columns are the category's)."""
+    """One product as it lies before the camera.
+
+    Parameters
+    ----------
+    shift, angle, scale : its pose.
+    phase : where its periodic textures begin, two shares of a period in [0, 1).
+    batch : gain of its colours (3,), around 1.
+    parts : one row a part; the columns are the category's.
+    """
 
     shift: tuple[float, float]
     angle: float
     scale: float
+    phase: tuple[float, float] = (0.0, 0.0)
+    batch: Map = field(default_factory=lambda: np.ones(3, np.float32))
     parts: Map = field(default_factory=lambda: np.zeros((0, 0)))
 
 
@@ -39,7 +49,8 @@ class Recipe:
     layout, kind : of the data set, and of the category.
     sample : draw a scene.
     build : its surface on a grid.
-    defects : by type: the surface with a defect; the number says how easy it is to see, in [0, 1].
+    defects : by type: the surface with a defect; the number, its ease, says how plain it is: 0 is
+        small and of little contrast, barely visible, 1 is large and of full contrast.
     shininess : exponent of the highlights.
     """
 

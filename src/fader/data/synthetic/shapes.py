@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from fader.data.synthetic.scene import Map, Rng, Scene
+from fader.data.synthetic.scene import Map, Rng, Scene, Surface
 
 
 @lru_cache(maxsize=4)
@@ -95,9 +95,16 @@ def between(hard: float, easy: float, ease: float) -> float:
     return hard + (easy - hard) * ease
 
 
-def jitter(rng: Rng, shift: float, degrees: float, scale: float) -> Scene:
-    """A product without parts, placed within these tolerances."""
+def partly(before: Surface, after: Surface, share: float) -> Surface:
+    """A defect that has gone only a ``share`` of its way from the sound to the damaged surface."""
+    old, new = (np.dstack([s.height, s.albedo, s.gloss]) for s in (before, after))
+    mixed = (old + np.float32(share) * (new - old)).astype(np.float32)
+    return Surface(mixed[..., 0], mixed[..., 1:4], mixed[..., 4])
+
+
+def jitter(rng: Rng, shift: float, degrees: float, scale: float, colour: float) -> Scene:
+    """A product without parts, placed and coloured within these tolerances."""
     dx, dy = rng.uniform(-shift, shift, 2)
-    return Scene(
-        (dx, dy), np.deg2rad(rng.uniform(-degrees, degrees)), 1.0 + rng.uniform(-scale, scale)
-    )
+    angle, size = np.deg2rad(rng.uniform(-degrees, degrees)), 1.0 + rng.uniform(-scale, scale)
+    batch = (1.0 + rng.uniform(-colour, colour, 3)).astype(np.float32)
+    return Scene((dx, dy), angle, size, tuple(rng.random(2)), batch)

@@ -1,4 +1,4 @@
-"""The files of the published layouts."""
+"""The files of the published layouts, and the list of how difficult each defect is."""
 
 import csv
 from collections.abc import Iterator
@@ -7,20 +7,27 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fader.data.synthetic.rendering import render
+from fader.data.synthetic.rendering import difficulty, render
 from fader.data.synthetic.scenes import CATEGORIES
+
+DIFFICULTY = "difficulty.csv"
 
 
 def write_mvtec(root: Path, seed: int, size: int, train: int, good: int, defective: int) -> None:
     """Write the categories in MVTec AD's layout; see ``fader.data.synthetic.generate``."""
+    difficulties: list[tuple[str, ...]] = []
     for category, defect, split, count in _splits("mvtec", train, good, defective):
         folder = _made(root / category / split)
         for index in range(count):
             image, mask = render(category, split, index, seed=seed, size=size, defect=defect)
-            Image.fromarray(image).save(folder / f"{index:03d}.png")
+            path = folder / f"{index:03d}.png"
+            Image.fromarray(image).save(path)
             if defect is not None:
                 masks = _made(root / category / "ground_truth" / defect)
                 Image.fromarray(mask.astype(np.uint8) * 255).save(masks / f"{index:03d}_mask.png")
+                name = path.relative_to(root).as_posix()
+                difficulties.append((name, _difficulty(category, defect, index, seed)))
+    _save_csv(root / DIFFICULTY, ("image", "difficulty"), difficulties)
 
 
 def _splits(
@@ -37,6 +44,7 @@ def _splits(
 def write_visa(root: Path, seed: int, size: int, train: int, good: int, defective: int) -> None:
     """Write the categories in VisA's layout; see ``fader.data.synthetic.generate``."""
     split_rows: list[tuple[str, ...]] = []
+    difficulties: list[tuple[str, ...]] = []
     for category, spec in CATEGORIES.items():
         if spec.layout != "visa":
             continue
@@ -62,9 +70,22 @@ def write_visa(root: Path, seed: int, size: int, train: int, good: int, defectiv
             name, mask_name = (p.relative_to(root).as_posix() for p in (path, mask_path))
             split_rows.append((category, "test", "anomaly", name, mask_name))
             notes.append((name, defect, mask_name))
+            difficulties.append((name, _difficulty(category, defect, index, seed)))
         _save_csv(root / category / "image_anno.csv", ("image", "label", "mask"), notes)
     header = ("object", "split", "label", "image", "mask")
     _save_csv(_made(root / "split_csv") / "1cls.csv", header, split_rows)
+    _save_csv(root / DIFFICULTY, ("image", "difficulty"), difficulties)
+
+
+def read_difficulties(root: Path) -> dict[str, float]:
+    """Name of every defective image of a generated set, relative to its root → its difficulty in
+    [0, 1], as ``fader.data.synthetic.difficulty``, to six decimals."""
+    with (root / DIFFICULTY).open(newline="", encoding="utf-8") as file:
+        return {row["image"]: float(row["difficulty"]) for row in csv.DictReader(file)}
+
+
+def _difficulty(category: str, defect: str, index: int, seed: int) -> str:
+    return f"{difficulty(category, defect, index, seed=seed):.6f}"
 
 
 def _made(folder: Path) -> Path:

@@ -13,6 +13,7 @@ from fader.data.synthetic.shapes import (
     local,
     lumps,
     mix,
+    partly,
     stadium,
     step,
     stroke,
@@ -24,12 +25,13 @@ WASHER_OUTER = 0.74
 
 
 def _sample(rng: Rng) -> Scene:
-    return jitter(rng, shift=0.025, degrees=3.0, scale=0.015)
+    return jitter(rng, shift=0.03, degrees=3.0, scale=0.015, colour=0.02)
 
 
 @lru_cache(maxsize=2)
 def _brushed_table(grid: int) -> Map:
-    """The one table of the station: streaks along x, the same in every picture. (H, W), mean 1."""
+    """The one table of the station: streaks along x, which the phase of a scene moves along y.
+    (H, W), mean 1."""
     streaks = stream("bolt", "table").normal(size=(96, 6))
     zoom = (grid / 96, grid / 6)
     table = ndimage.zoom(streaks, zoom, order=1, grid_mode=True, mode="nearest")
@@ -44,7 +46,7 @@ def _hexagon(u: Map, v: Map) -> Map:
 def _build(scene: Scene, grid: int) -> Surface:
     u, v = local(scene, grid)
     r, theta = np.hypot(u, v), np.arctan2(v, u)
-    table = _brushed_table(grid)
+    table = np.roll(_brushed_table(grid), round(scene.phase[0] * grid), axis=0)
     albedo = np.float32([0.115, 0.135, 0.16]) * table[..., None]
     washer, hexagon = r - WASHER_OUTER, _hexagon(u, v)
     on_washer, on_head = washer < 0, hexagon < 0
@@ -59,11 +61,11 @@ def _build(scene: Scene, grid: int) -> Surface:
     )
     # Turned faces shine along the direction whose grooves lie across the light.
     sheen = np.exp(-((np.sin(theta + scene.angle + 0.96) / 0.32) ** 2))
-    rings = 1.0 + 0.05 * np.cos(2 * np.pi * r / 0.085)
+    rings = 1.0 + 0.03 * np.cos(2 * np.pi * (r / 0.085 + scene.phase[1]))
     steel = np.float32([0.36, 0.365, 0.37]) * (0.72 + 0.75 * sheen * rings)[..., None]
     zinc = np.float32([0.42, 0.37, 0.25]) * (0.85 + 0.4 * sheen)[..., None]
-    albedo = np.where(on_washer[..., None], zinc, albedo)
-    albedo = np.where(on_head[..., None], steel, albedo)
+    albedo = np.where(on_washer[..., None], zinc * scene.batch, albedo)
+    albedo = np.where(on_head[..., None], steel * scene.batch, albedo)
     gloss = np.where(on_head, 0.55, np.where(on_washer, 0.4, 0.05))
     return Surface(height.astype(np.float32), albedo.astype(np.float32), gloss.astype(np.float32))
 
@@ -81,35 +83,35 @@ def _on_bolt(rng: Rng, low: float, high: float) -> tuple[float, float]:
 def _scratched_bolt(scene: Scene, grid: int, rng: Rng, ease: float) -> Surface:
     surface = _build(scene, grid)
     u, v = local(scene, grid)
-    length, width = between(0.35, 1.2, ease), between(0.018, 0.038, ease)
+    length, width = between(0.14, 1.2, ease), between(0.016, 0.038, ease)
     distance = stroke(u, v, _on_bolt(rng, 0.1, 0.5), length, rng)
     inside = (distance < width) & (np.hypot(u, v) < WASHER_OUTER)
     groove = np.where(inside, 1.0 - (np.minimum(distance, width) / width) ** 2, 0.0)
-    share = np.where(inside, between(0.5, 0.9, ease), 0.0)
-    return Surface(
+    scratched = Surface(
         surface.height - 0.3 * width * groove,
-        mix(surface.albedo, (0.05, 0.045, 0.045), share),
+        mix(surface.albedo, (0.05, 0.045, 0.045), np.where(inside, 0.9, 0.0)),
         surface.gloss + np.where(inside, 0.2, 0.0),
     )
+    return partly(surface, scratched, between(0.12, 1.0, ease))
 
 
 def _rusted_bolt(scene: Scene, grid: int, rng: Rng, ease: float) -> Surface:
     surface = _build(scene, grid)
     u, v = local(scene, grid)
     centre = _on_bolt(rng, 0.15, 0.62)
-    distance = blot(u, v, centre, between(0.07, 0.24, ease), rng)
+    distance = blot(u, v, centre, between(0.045, 0.24, ease), rng)
     for _ in range(2):
-        near = tuple(np.add(centre, rng.normal(0, between(0.08, 0.2, ease), 2)))
-        distance = np.minimum(distance, blot(u, v, near, between(0.03, 0.1, ease), rng))
+        near = tuple(np.add(centre, rng.normal(0, between(0.05, 0.2, ease), 2)))
+        distance = np.minimum(distance, blot(u, v, near, between(0.02, 0.1, ease), rng))
     spots = (distance < 0) & (np.hypot(u, v) < WASHER_OUTER)
     grain = lumps(rng, grid, 44)
     rust = np.float32([0.22, 0.085, 0.03]) * (0.4 + 1.1 * grain)[..., None]
-    share = np.where(spots, between(0.45, 0.95, ease), 0.0)[..., None]
-    return Surface(
+    rusted = Surface(
         surface.height + np.where(spots, 0.006 * grain, 0.0),
-        surface.albedo + share * (rust - surface.albedo),
+        np.where(spots[..., None], rust, surface.albedo),
         np.where(spots, 0.02, surface.gloss),
     )
+    return partly(surface, rusted, between(0.12, 0.95, ease))
 
 
 def _chipped_bolt(scene: Scene, grid: int, rng: Rng, ease: float) -> Surface:
@@ -118,15 +120,16 @@ def _chipped_bolt(scene: Scene, grid: int, rng: Rng, ease: float) -> Surface:
     corner = np.deg2rad(45 + 60 * rng.integers(6)) + rng.uniform(-0.12, 0.12)
     along, across = turned(u, v, corner)
     rough = lumps(rng, grid, 24)
-    cut = HEX_APOTHEM / np.cos(np.pi / 6) - between(0.09, 0.26, ease)
+    cut = HEX_APOTHEM / np.cos(np.pi / 6) - between(0.07, 0.26, ease)
     depth = along - cut - 0.5 * across**2 + 0.06 * (rough - 0.5)
     broken = (depth > 0) & (_hexagon(u, v) < 0)
     facet = WASHER_TOP + 0.09 * np.exp(-depth / 0.05) + 0.03 * rough
-    return Surface(
+    chipped = Surface(
         np.where(broken, np.minimum(surface.height, facet), surface.height),
-        mix(surface.albedo, (0.06, 0.06, 0.065), np.where(broken, between(0.6, 1.0, ease), 0.0)),
+        mix(surface.albedo, (0.06, 0.06, 0.065), np.where(broken, 1.0, 0.0)),
         np.where(broken, 0.35, surface.gloss),
     )
+    return partly(surface, chipped, between(0.15, 1.0, ease))
 
 
 RECIPE = Recipe(

@@ -10,7 +10,9 @@ from fader.data.synthetic.shapes import (
     between,
     blot,
     dome,
+    jitter,
     mix,
+    partly,
     stadium,
     step,
     turned,
@@ -30,8 +32,9 @@ def _sample(rng: Rng) -> Scene:
             centres.append(centre)
         elif rng.random() < 0.005:
             centres.clear()  # a dead end: start the throw again
-    parts = np.column_stack([np.array(centres), rng.uniform(0, np.pi, 7), np.zeros(7)])
-    return Scene((0.0, 0.0), 0.0, 1.0, parts)
+    aged = rng.uniform(0.0, 0.08, 7)
+    parts = np.column_stack([np.array(centres), rng.uniform(0, np.pi, 7), aged])
+    return replace(jitter(rng, shift=0.0, degrees=0.0, scale=0.0, colour=0.03), parts=parts)
 
 
 def _build(scene: Scene, grid: int) -> Surface:
@@ -46,7 +49,7 @@ def _build(scene: Scene, grid: int) -> Surface:
         # Light focused by the gel collects on the side away from the lamp.
         caustic = np.clip(0.5 + (0.57 * dx + 0.82 * dy) / 0.3, 0, 1) * bulge
         gel = mix(np.float32([0.36, 0.14, 0.015]), (0.95, 0.6, 0.1), caustic)
-        gel = mix(gel, (0.1, 0.05, 0.03), np.full_like(bulge, brown))
+        gel = mix(gel, (0.1, 0.05, 0.03), np.full_like(bulge, brown)) * scene.batch
         height[near] = np.where(inside, 0.2 * bulge, height[near])
         albedo[near] = np.where(inside[..., None], gel, albedo[near])
         gloss[near] = np.where(inside, 0.9, gloss[near])
@@ -55,7 +58,8 @@ def _build(scene: Scene, grid: int) -> Surface:
 
 def _discoloured_gel(scene: Scene, grid: int, rng: Rng, ease: float) -> Surface:
     parts = scene.parts.copy()
-    parts[rng.integers(len(parts)), 3] = between(0.35, 0.95, ease)
+    gel = rng.integers(len(parts))
+    parts[gel, 3] += between(0.1, 1.0, ease) * (0.95 - parts[gel, 3])
     return _build(replace(scene, parts=parts), grid)
 
 
@@ -64,18 +68,19 @@ def _bubble_in_gel(scene: Scene, grid: int, rng: Rng, ease: float) -> Surface:
     x, y = axes(grid)
     cx, cy, angle, _ = scene.parts[rng.integers(len(scene.parts))]
     along = rng.uniform(-0.1, 0.1)
-    radius = between(0.045, 0.12, ease)
+    radius = between(0.035, 0.12, ease)
     distance = (
         np.hypot(x - cx - along * np.cos(angle), y - cy - along * np.sin(angle)) - radius
     ).astype(np.float32)
     inside = distance < 0
     rim = np.exp(-(((distance + 0.02) / 0.015) ** 2))
-    pale = mix(surface.albedo, (0.9, 0.85, 0.7), np.where(inside, between(0.4, 0.75, ease), 0.0))
-    return Surface(
+    pale = mix(surface.albedo, (0.9, 0.85, 0.7), np.where(inside, 0.75, 0.0))
+    bubbled = Surface(
         surface.height + np.where(inside, 0.05 * dome(distance, radius), 0.0).astype(np.float32),
         mix(pale, (0.12, 0.05, 0.02), np.where(inside, 0.8 * rim, 0.0)),
         surface.gloss,
     )
+    return partly(surface, bubbled, between(0.12, 1.0, ease))
 
 
 def _leaking_gel(scene: Scene, grid: int, rng: Rng, ease: float) -> Surface:
@@ -86,14 +91,14 @@ def _leaking_gel(scene: Scene, grid: int, rng: Rng, ease: float) -> Surface:
     reach = (GEL_LENGTH + GEL_RADIUS) * np.array([np.cos(angle), np.sin(angle)])
     # It leaks at the end nearer to the middle of the picture, so that the puddle is in view.
     centre = min((middle + reach, middle - reach), key=np.linalg.norm)
-    distance = blot(x, y, centre, between(0.11, 0.26, ease), rng)
+    distance = blot(x, y, centre, between(0.07, 0.26, ease), rng)
     puddle = (distance < 0) & (surface.height < 0.001)
-    share = np.where(puddle, between(0.45, 0.9, ease), 0.0)
-    return Surface(
+    leaked = Surface(
         np.where(puddle, 0.03 * step(distance, 0.05), surface.height).astype(np.float32),
-        mix(surface.albedo, (0.55, 0.27, 0.04), share),
+        mix(surface.albedo, (0.55, 0.27, 0.04), np.where(puddle, 0.9, 0.0)),
         np.where(puddle, 0.8, surface.gloss),
     )
+    return partly(surface, leaked, between(0.1, 1.0, ease))
 
 
 RECIPE = Recipe(
