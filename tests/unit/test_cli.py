@@ -129,7 +129,13 @@ def test_a_job_is_run_and_one_that_needs_it_finds_its_files(repository):
         result = fader("run", *arguments, cwd=repository)
         assert result.returncode == 0, result.stderr
     packed = repository / "results/ci" / BOLT / "packed"
-    assert {path.name for path in packed.iterdir()} == {"data.safetensors", "split.safetensors"}
+    expected = {"data.safetensors", "split.safetensors"}
+    expected |= {f"side{side}.safetensors" for side in (112, 128)}  # of dinov2 and msflow
+    assert {path.name for path in packed.iterdir()} == {
+        "data.safetensors",
+        "split.safetensors",
+        *sides,
+    }
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

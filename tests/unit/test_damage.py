@@ -405,8 +405,11 @@ def test_files_of_one_kind_do_not_stand_for_each_other(whole, tmp_path, monkeypa
     copied(whole, tmp_path / "run", monkeypatch)
     packed, split = file(CONFIG, PACK, "packed"), file(CONFIG, PACK, "split")
     shutil.copy2(split, packed)
-    line = refusal(lambda: run(CONFIG, Job("mask", PLACE, "dinov2")))
+    line = refusal(lambda: run(CONFIG, Job("ear", PLACE, seed=0)))
     assert line.startswith(f"{packed}: another file's copy (it holds no train, test, label)")
+    shutil.copy2(split, file(CONFIG, PACK, "side 56"))
+    line = refusal(lambda: run(CONFIG, Job("mask", PLACE, "dinov2")))
+    assert "side56.safetensors: another file's copy (it holds no train, test" in line
 
 
 # What was written before a digest was kept.

@@ -98,7 +98,7 @@ def test_killed_and_resumed_is_a_run_that_was_not(fit, tmp_path, monkeypatch):
 def test_losses_are_reported_and_fall(fit):
     _, losses = fit(tiny(ear={"epochs": 12, "lr": 0.01}))
     assert [row["epoch"] for row in losses] == list(range(1, 13))
-    assert set(losses[0]) == {"epoch", "lr", "loss", "l2", "ssim", "msgms"}
+    assert set(losses[0]) == {"epoch", "step", "lr", "loss", "l2", "ssim", "msgms"}
     for row in losses:
         assert row["loss"] == pytest.approx(row["l2"] + row["ssim"] + row["msgms"], rel=1e-5)
     assert losses[-1]["loss"] < 0.8 * losses[0]["loss"]

@@ -119,7 +119,9 @@ def test_pictures_are_of_defective_images_where_there_are_any(config, place):
 @pytest.mark.parametrize("place", WHY)
 def test_the_label_free_criterion_is_there_for_every_set(config, place):
     held = read_tensors(file(config, Job("pack", place), "split"))
-    assert len(held["defects"]) > 0 and held["defect_masks"].flatten(1).any(1).all()
+    for fold in ("held", "checked"):
+        assert len(held[f"{fold}_defects"]) > 0
+        assert held[f"{fold}_masks"].flatten(1).any(1).all()
     for method in ("ear-dinov2", "fader-dinov2", "pca"):
         found = record(config, place, method)
         assert all(0 <= value <= 1 for value in found["validation"].values())

@@ -34,7 +34,7 @@ def test_the_split_file_is_followed(chip):
 
 
 def test_label_values_are_one_mask(chip):
-    arrays = read_category(index(chip, "chip"), 8)
+    arrays = read_category(index(chip, "chip"), [8])
     np.testing.assert_array_equal(arrays.mask[1], spot(value=1))
     np.testing.assert_array_equal(arrays.mask[2], spot(value=1))
     assert arrays.test_names[1] == "Data/Images/Anomaly/000.JPG"

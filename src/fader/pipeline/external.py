@@ -45,7 +45,8 @@ def entries(config: Config, job: Job) -> dict[str, list[str]]:
     """
     settings = phases.settings(config, job)
     if job.phase == "evaluate":
-        settings["masks"] = {"rule": settings["masks"]["rule"]}
+        rules = [masker["rule"] for masker in settings["masks"]["maskers"].values()]
+        settings["masks"] = {"rule": [settings["masks"]["rule"], *rules]}
     values: dict[str, list[Any]] = {}
     for name, value in _named(settings):
         values.setdefault(name, []).extend(value if isinstance(value, list) else [value])

@@ -120,7 +120,7 @@ PHASES: dict[str, Phase] = {
     "plugin": Phase(
         step="fader.steps.fader:train_fader",
         over="categories",
-        keys=("masks.maskers.{system}", *_FADER),
+        keys=("masks.maskers.{system}.rule", "masks.maskers.{system}.level", *_FADER),
         inputs=reads.fader,
         outputs=writes.model,
         systems=systems.plugins,
