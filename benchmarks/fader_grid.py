@@ -68,7 +68,12 @@ def configuration(args: argparse.Namespace, epochs: int, cache_gib: float) -> Co
     values["image"]["size"] = args.size
     values["unet"]["widths"] = args.widths
     values["ear"]["scales"], values["mosaic"]["fixed"] = [args.patch], args.patch
-    values["fader"] |= {"batch": args.batch, "epochs": epochs, "cache_gib": cache_gib}
+    values["fader"] |= {
+        "batch": args.batch,
+        "steps": None,
+        "epochs": epochs,
+        "cache_gib": cache_gib,
+    }
     values["runtime"] |= {"threads": args.threads, "device": args.device}
     return parse(values, PRESET.name)
 

@@ -96,7 +96,7 @@ def configuration(args: argparse.Namespace, epochs: int) -> Config:
     values["image"]["size"] = args.size
     values["unet"]["widths"] = args.widths
     scales = [m for m in values["ear"]["scales"] if m < args.size]
-    values["ear"] |= {"batch": args.batch, "epochs": epochs, "scales": scales}
+    values["ear"] |= {"batch": args.batch, "steps": None, "epochs": epochs, "scales": scales}
     values["runtime"] |= {"threads": args.threads, "device": args.device}
     return parse(values, PRESET.name)
 
