@@ -105,6 +105,7 @@ def test_both_arms_stand_in_table_4_beside_the_paper():
     assert list(rows.masker) == ["dsr", "arm"]
     assert list(rows.ear_image_mean) == [0.9, 0.8]
     assert rows.paper_ear_image.nunique() == 1
+    assert any(note.startswith("Native: the binary masks") for note in made.notes)
     known = labels.maskers(tiny(MVTEC[:1], maskers=maskers))
     assert (known["dsr"], known["arm"]) == ("DSR, native", "DSR, mass 0.5")
 

@@ -86,7 +86,7 @@ def stand_in_notes(config: Config, names: Iterable[str]) -> tuple[str, ...]:
         f"The masks of {name} come from {labels[name]}; the paper's come from"
         f" {_paper_label(config.masks.settings(name))}."
         for name in names
-        if stands_in(config.masks.settings(name))
+        if config.masks.source(name) == name and stands_in(config.masks.settings(name))
     )
 
 

@@ -34,6 +34,11 @@ _NOTES = {  # by kind of masker
     "msflow": "MSFlow's map is taken relative to the fitted normals, not scaled by each image's own"
     " maximum, so that maps of different images can be compared.",
 }
+_NATIVE = {  # by kind of masker
+    "dsr": "DSR's, where an anomaly is likelier than not",
+    "msflow": "MSFlow's, above 99 % of the fitted normals' positions (our choice: it gives none)",
+    "aminet": "AMI-Net's, the patches that it hides from its own network",
+}
 _ORACLE = (
     "Oracle − label-free is a diagnostic: how much higher the image AUROC would be if test labels"
     " had chosen m* (EAR), or learning rate, schedule and epoch (FADeR), among the same trainings."
@@ -134,6 +139,7 @@ def _before_after(config: Config, number: int, maskers: Sequence[str]) -> Layout
     base, kinds = config.masks.base, [config.masks.settings(name).kind for name in maskers]
     notes = [*labels.stand_in_notes(config, maskers)]
     notes += [_NOTES[kind] for kind in dict.fromkeys(kinds) if kind in _NOTES]
+    notes += _rules(config, maskers)
     if set(maskers) - {base}:
         tuned = {
             "each": "FADeR's learning rate and schedule are picked for each masker.",
@@ -155,6 +161,15 @@ def _before_after(config: Config, number: int, maskers: Sequence[str]) -> Layout
         ),
         notes=tuple(notes),
     )
+
+
+def _rules(config: Config, maskers: Sequence[str]) -> Iterator[str]:
+    """What native masks are, where some are."""
+    masks = config.masks
+    kinds = [masks.settings(m).kind for m in maskers if masks.threshold(m)[0] == "native"]
+    if kinds:
+        listed = "; ".join(_NATIVE[kind] for kind in dict.fromkeys(kinds))
+        yield f"Native: the binary masks that the method makes itself. {listed}."
 
 
 def _before_and_after(config: Config, masker: str) -> tuple[Column, ...]:
