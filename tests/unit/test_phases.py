@@ -157,6 +157,9 @@ def test_settings_are_parts_of_the_configuration(path):
         settings = phases.settings(config, job)
         if job.phase == "pack":
             assert settings.pop("sides") == config.sides
+        if job.phase == "plugin":
+            rule, level = config.masks.threshold(job.system)
+            assert settings.pop("threshold") == {"rule": rule, "level": level}
         assert len(settings) == len(PHASES[job.phase].keys) + len(phases.sections(config, job))
         assert settings == {key: lookup(plain, key) for key in settings}
         assert json.loads(json.dumps(settings)) == settings

@@ -120,7 +120,7 @@ PHASES: dict[str, Phase] = {
     "plugin": Phase(
         step="fader.steps.fader:train_fader",
         over="categories",
-        keys=("masks.maskers.{system}.rule", "masks.maskers.{system}.level", *_FADER),
+        keys=_FADER,
         inputs=reads.fader,
         outputs=writes.model,
         systems=systems.plugins,
@@ -296,12 +296,16 @@ def sections(config: Config, job: Job) -> tuple[str, ...]:
 def settings(config: Config, job: Job) -> dict[str, Any]:
     """The part of the configuration that a job depends on: dotted key → plain value.
 
-    ``masks.missing`` names the maskers that the run goes without, where there are any; ``sides``
-    are those at which images are packed.
+    What follows from several keys stands beside them: ``sides``, at which images are packed;
+    ``threshold``, by which a plug-in's masker is binarised; and ``masks.missing``, the maskers that
+    the run goes without, where there are any.
     """
     values = {key: lookup(config.plain, key) for key in keys(config, job)}
     if job.phase == "pack":
         values["sides"] = config.sides
+    if job.phase == "plugin":
+        rule, level = config.masks.threshold(job.system)
+        values["threshold"] = {"rule": rule, "level": level}
     if "masks" in values and config.missing:
         values["masks.missing"] = sorted(config.missing)
     return values
