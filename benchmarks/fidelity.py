@@ -61,7 +61,7 @@ def main() -> None:
 
 def changed(config: Config, settings: list[str]) -> Config:
     """The configuration with some dotted keys set."""
-    values: dict[str, Any] = config.plain
+    values: dict[str, Any] = config.model_dump(mode="json")
     for setting in settings:
         path, _, value = setting.partition("=")
         *sections, key = path.split(".")
@@ -76,8 +76,7 @@ def measured(config: Config, data: Path, category: str, seed: int) -> list[dict[
     """A row a mosaic scale."""
     machine = runtime.start(config.runtime)
     size, settings = config.image.size, config.masks.settings(config.masks.base)
-    sides = sorted({size, max(size, settings.input_size)})
-    arrays = pack.read_category(mvtec.index(data, category), [size, *sides[1:]])
+    arrays = pack.read_category(mvtec.index(data, category), [size])
     order = np.random.default_rng(7).permutation(len(arrays.train[size]))
     held, fit = np.sort(order[:HELD]), np.sort(order[HELD:])
     painted, truth, _ = defects.paint(arrays.train[size][held], per_image=COPIES, seed=11)

@@ -564,7 +564,9 @@ EDITS = [
     # Steps and plumbing.
     Edit("a step", "steps/ear.py", 'context.seed("ear")', 'context.seed("EAR")', {"ear"}),
     Edit("an option of the command line", "cli.py", "import", "VERBOSE = True\nimport", NOTHING),
-    Edit("the table of phases", "pipeline/phases.py", '"image"),', '"seeds"),', NOTHING),
+    Edit(
+        "the table of phases", "pipeline/phases.py", '"image", *_SPLIT', '"seeds", *_SPLIT', NOTHING
+    ),
     Edit("a check of headers", "pipeline/artifacts.py", "def check(", "def check(a, ", NOTHING),
     Edit("a default of the settings", "config/base.py", "frozen=True", "frozen=False", NOTHING),
     Edit("where checkpoints are", "steps/training.py", 'Path("work")', 'Path("tmp")', NOTHING),

@@ -40,6 +40,7 @@ class MaskerSection(Section):
     label: ClassVar[str | None]
     paper: ClassVar[dict[str | None, str]]
     segments: ClassVar[bool] = False
+
     rule: Rule | None = Field(
         default=None,
         description="threshold rule of this masker; native: the method's own binary masks, where"

@@ -155,13 +155,18 @@ def _decoded(
         rgb = decode.rgb(picture, white)
         digest = hashlib.sha256(str(rgb.size).encode() + rgb.tobytes()).digest()
         for side, kept in images.items():
-            same = rgb.size == (side, side)
-            resized = rgb if same else rgb.resize((side, side), Image.Resampling.BICUBIC)
-            kept[i] = np.asarray(resized).transpose(2, 0, 1)
+            kept[i] = resized(rgb, side)
         name = category.label(sample)
         return _Read(name, sample.defect, digest, picture.deep, covered, turned)
 
     return images, marked, decode.each(one, range(len(samples)))
+
+
+def resized(rgb: Image.Image, side: int) -> np.ndarray:
+    """A picture as (3, side, side) uint8: Pillow's bicubic filter, the aspect ratio not kept."""
+    if rgb.size != (side, side):
+        rgb = rgb.resize((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(rgb).transpose(2, 0, 1)
 
 
 def _check_sizes(mask: Picture, picture: Picture) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from fader.config import Validation
 from fader.data import defects as painter
+from fader.data.pack import resized
 from fader.errors import FaderError
 from fader.seeds import derive_seed
 
@@ -103,14 +104,10 @@ def split(train: Mapping[int, np.ndarray], size: int, settings: Validation, seed
 
 
 def reduced(images: np.ndarray, side: int) -> np.ndarray:
-    """Images (N, 3, H, W) uint8 at ``side``, by Pillow's bicubic filter as images from files."""
+    """Images (N, 3, H, W) uint8 at ``side``, as images from files are resized."""
     if images.shape[-1] == side:
         return images
-    resized = [
-        Image.fromarray(image.transpose(1, 2, 0)).resize((side, side), Image.Resampling.BICUBIC)
-        for image in images
-    ]
-    return np.stack([np.asarray(image).transpose(2, 0, 1) for image in resized])
+    return np.stack([resized(Image.fromarray(i.transpose(1, 2, 0)), side) for i in images])
 
 
 def reduced_masks(masks: np.ndarray, side: int) -> np.ndarray:

@@ -163,14 +163,21 @@ class Choice(Generic[Candidate]):
     Parameters
     ----------
     chosen, best : the candidate taken, and the one of the highest criterion.
+    aurocs : candidate → its ``Evidence.aurocs``.
     values : candidate → criterion.
     ties : candidate → share of the resamples in which it is no worse than the best.
     """
 
     chosen: Candidate
     best: Candidate
+    aurocs: Mapping[Candidate, Mapping[str, float]]
     values: Mapping[Candidate, float]
     ties: Mapping[Candidate, float]
+
+    def facts(self, candidate: Candidate) -> dict[str, float]:
+        """What is kept of a candidate: its AUROCs, ``value`` and ``tie``."""
+        about = {"value": self.values[candidate], "tie": self.ties[candidate]}
+        return dict(self.aurocs[candidate]) | about
 
 
 def choose(
@@ -192,7 +199,8 @@ def choose(
     resampled = {name: each.resampled(weights, criterion) for name, each in candidates.items()}
     ties = {name: float((each >= resampled[best]).mean()) for name, each in resampled.items()}
     chosen = next(name for name in candidates if name == best or ties[name] >= tie)
-    return Choice(chosen, best, values, ties)
+    aurocs = {name: each.aurocs for name, each in candidates.items()}
+    return Choice(chosen, best, aurocs, values, ties)
 
 
 def larger_first(scales: Sequence[int]) -> list[int]:

@@ -59,7 +59,9 @@ def mask_job(config: Config, job: Job, masker: str) -> Job:
 
 
 def trained_job(config: Config, job: Job, method: Method) -> Job:
-    """The job that trains a method: FADeR, a plug-in, a variant or a detector."""
+    """The job that trains a method: EAR, FADeR, a plug-in, a variant or a detector."""
+    if method.stage == "ear":
+        return job.of("ear")
     if method.stage == "detector":
         return job.of("detector", method.system)
     if method.variant:

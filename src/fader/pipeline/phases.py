@@ -9,7 +9,7 @@ in ``fader.steps`` and a rule.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fader.config import Config
@@ -34,6 +34,7 @@ class Phase:
         None for all.
     systems : configuration → names of its systems; None where it has none.
     seeded : whether it is run for every seed.
+    derived : name → what follows from several keys and stands beside them.
     """
 
     step: str
@@ -44,6 +45,7 @@ class Phase:
     read: int | None = 1
     systems: Callable[[Config], list[str]] | None = None
     seeded: bool = False
+    derived: Mapping[str, Callable[[Config, Job], Any]] = field(default_factory=dict)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -54,7 +56,7 @@ class Phase:
 
 _MASKS = ("masks.base", "masks.rule", "masks.level")
 _CHOICE = ("validation.criterion", "validation.tie")
-_SPLIT = ("validation.held", "validation.checked", "validation.most")
+_SPLIT = tuple(f"validation.{n}" for n in ("held", "checked", "most", "per_image", "kinds"))
 _FADER = ("fader", "unet", "loss", "score", *_CHOICE, *_MASKS, "runtime")
 
 PHASES: dict[str, Phase] = {
@@ -68,13 +70,11 @@ PHASES: dict[str, Phase] = {
     "pack": Phase(
         step="fader.steps.pack:make_pack",
         over="categories",
-        keys=(
-            *("categories.{place}", "datasets.{dataset}", "image"),
-            *(*_SPLIT, "validation.per_image", "validation.kinds"),
-        ),
+        keys=("categories.{place}", "datasets.{dataset}", "image", *_SPLIT),
         inputs=reads.pack,
         outputs=writes.packed,
         read=-1,
+        derived={"sides": lambda config, job: config.sides},
     ),
     "codebook": Phase(
         step="fader.steps.codebook:make_codebook",
@@ -125,6 +125,7 @@ PHASES: dict[str, Phase] = {
         outputs=writes.model,
         systems=systems.plugins,
         seeded=True,
+        derived={"threshold": systems.threshold},
     ),
     "variant": Phase(
         step="fader.steps.fader:train_fader",
@@ -171,8 +172,7 @@ PHASES: dict[str, Phase] = {
         over="run",
         keys=(
             *("run", "categories", "seeds", "masks", "mosaic.policy", "fader.tuning"),
-            *("validation",),
-            *("variants", "detectors", "report"),
+            *("validation", "variants", "detectors", "report"),
         ),
         inputs=reads.report,
         outputs=writes.report,
@@ -296,16 +296,11 @@ def sections(config: Config, job: Job) -> tuple[str, ...]:
 def settings(config: Config, job: Job) -> dict[str, Any]:
     """The part of the configuration that a job depends on: dotted key → plain value.
 
-    What follows from several keys stands beside them: ``sides``, at which images are packed;
-    ``threshold``, by which a plug-in's masker is binarised; and ``masks.missing``, the maskers that
-    the run goes without, where there are any.
+    Beside them stand what the phase derives from several keys, and ``masks.missing``, the maskers
+    that the run goes without, where there are any.
     """
     values = {key: lookup(config.plain, key) for key in keys(config, job)}
-    if job.phase == "pack":
-        values["sides"] = config.sides
-    if job.phase == "plugin":
-        rule, level = config.masks.threshold(job.system)
-        values["threshold"] = {"rule": rule, "level": level}
+    values |= {name: of(config, job) for name, of in entry(job.phase).derived.items()}
     if "masks" in values and config.missing:
         values["masks.missing"] = sorted(config.missing)
     return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fader.config import Config
+from fader.pipeline.jobs import Job
 
 
 def maskers(config: Config) -> list[str]:
@@ -13,6 +14,12 @@ def maskers(config: Config) -> list[str]:
 def saliencies(config: Config) -> list[str]:
     """Those of the maskers that have a saliency of their own."""
     return [masker for masker in config.masks.salient if masker not in config.missing]
+
+
+def threshold(config: Config, job: Job) -> dict[str, str | float]:
+    """Rule and level by which the masker of a job is binarised."""
+    rule, level = config.masks.threshold(job.system)
+    return {"rule": rule, "level": level}
 
 
 def plugins(config: Config) -> list[str]:

@@ -95,7 +95,7 @@ def _of_detector(context: Context, method: Method, detector: Detector) -> Result
         "oracle": oracle,
         "validation": validation,
         "selected": _selected(context, method),
-        "length": _length(context, _training(context, method)),
+        "length": _length(context, trained_job(context.config, context.job, method)),
         "parameters": sum(p.numel() for p in detector.parameters()),
         "machine": detector.machine.facts(),
     }
@@ -103,13 +103,6 @@ def _of_detector(context: Context, method: Method, detector: Detector) -> Result
     pictures = _pictures(detector, tested[shown]) | {"map": scores.maps[shown].half()}
     timing = {"milliseconds_per_image": round(1000 * seconds / len(tested), 3)}
     return Result(facts, {"index": shown} | pictures, timing)
-
-
-def _training(context: Context, method: Method) -> Job:
-    """The job that trained a method: EAR's own, or that of what was built on it."""
-    if method.stage == "ear":
-        return context.job.of("ear")
-    return trained_job(context.config, context.job, method)
 
 
 def _length(context: Context, training: Job) -> dict[str, dict[str, int]]:

@@ -1,6 +1,5 @@
 """FADeR and its variants on top of a trained EAR, over the η × schedule grid."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from fader.config import Config
 from fader.detectors.base import Images
 from fader.detectors.fader import Fader, Point
 from fader.detectors.fader.search import Outcome, grid, search
-from fader.evaluation import selection
 from fader.evaluation.selection import Evidence
 from fader.pipeline.context import Context
 from fader.pipeline.jobs import inherits, method_of
@@ -29,34 +27,17 @@ def train_fader(context: Context) -> None:
     if models.path_of(context, method_of(context.config, context.job)).predictor == "vit":
         initial, facts = _pretrained(context.config)
     outcomes = _search(context, machine, masker, initial)
-    best, found = _chosen(context, outcomes)
+    choice = inputs.choose(context, {o.point: o.validation for o in outcomes})
+    best = next(outcome for outcome in outcomes if outcome.point == choice.chosen)
     facts |= {
         "patch": models.mosaic(context),
         "picked": _named(best.point),
-        "grid": [_named(o.point) | found[number] for number, o in enumerate(outcomes)],
+        "grid": [_named(o.point) | choice.facts(o.point) for o in outcomes],
     }
     scores = torch.stack([outcome.watched for outcome in outcomes])
     training.keep(
         context, machine, best.state | {models.SCORES: scores}, {"fader": best.history}, facts
     )
-
-
-def _chosen(
-    context: Context, outcomes: Sequence[Outcome[Evidence]]
-) -> tuple[Outcome[Evidence], list[dict[str, float]]]:
-    """The first point of the grid that ties with the best, and what is known of each."""
-    settings = context.config.validation
-    choice = selection.choose(
-        {number: outcome.validation for number, outcome in enumerate(outcomes)},
-        criterion=settings.criterion,
-        tie=settings.tie,
-        seed=context.seed("ties"),
-    )
-    found = [
-        outcome.validation.aurocs | {"value": choice.values[number], "tie": choice.ties[number]}
-        for number, outcome in enumerate(outcomes)
-    ]
-    return outcomes[choice.chosen], found
 
 
 def _search(

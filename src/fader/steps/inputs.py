@@ -1,6 +1,6 @@
 """What the jobs read, as tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,7 +10,8 @@ from fader import maskers
 from fader.data.split import FOLDS
 from fader.detectors.base import Images
 from fader.errors import FaderError
-from fader.evaluation.selection import Examples
+from fader.evaluation import selection
+from fader.evaluation.selection import Candidate, Evidence, Examples
 from fader.evaluation.truth import Truth
 from fader.maskers import Masker
 from fader.maskers.threshold import binarise, enlarge
@@ -19,6 +20,9 @@ from fader.pipeline.artifacts import Header
 from fader.pipeline.context import Context
 from fader.pipeline.jobs import Job, mask_job
 from fader.runtime import Machine
+
+# What maskers look at: all images of a category, by name.
+IMAGES = ("train", "test", *(f"{fold}_defects" for fold in FOLDS))
 
 
 def packed(context: Context) -> tuple[dict[str, Tensor], Header]:
@@ -39,20 +43,17 @@ def split(context: Context) -> dict[str, Tensor]:
 def at_side(context: Context, side: int) -> dict[str, Tensor]:
     """All images at least ``side`` pixels wide, if there are such, uint8: ``train``, ``test``, and
     ``<fold>_defects``."""
-    size, job = context.config.image.size, Job("pack", context.job.place)
-    names = ("train", "test", *(f"{fold}_defects" for fold in FOLDS))
-    if side > size:
-        return _named(context, job, f"side {side}", names)
+    if side > context.config.image.size:
+        return _named(context, Job("pack", context.job.place), f"side {side}", IMAGES)
     images = packed(context)[0] | split(context)
-    return {name: images[name] for name in names}
+    return {name: images[name] for name in IMAGES}
 
 
 def saliency(context: Context, masker: str) -> dict[str, Tensor]:
     """Saliency (N, h, w) float32 of the images of ``at_side``, by the same names; and, of a masker
     that segments, its own masks under ``native_train`` and so on."""
     job = mask_job(context.config, context.job, masker)
-    names = ("train", "test", *(f"{fold}_defects" for fold in FOLDS))
-    return _named(context, job, "saliency", names)
+    return _named(context, job, "saliency", IMAGES)
 
 
 def _named(context: Context, job: Job, name: str, tensors: Sequence[str]) -> dict[str, Tensor]:
@@ -103,6 +104,14 @@ def label_free(context: Context, masker: str | None = None, fold: str = "held") 
         Images(defects, masks(context, masker, f"{fold}_defects")),
         truth,
     )
+
+
+def choose(
+    context: Context, candidates: Mapping[Candidate, Evidence]
+) -> selection.Choice[Candidate]:
+    """The label-free choice among candidates, in the order in which ties are broken."""
+    settings, seed = context.config.validation, context.seed("ties")
+    return selection.choose(candidates, criterion=settings.criterion, tie=settings.tie, seed=seed)
 
 
 def truth(context: Context) -> Truth:

@@ -1,7 +1,7 @@
 """Saliency of suspected defects by one masker, which is trained first where it learns, and its own
 binary masks where it segments."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -22,26 +22,20 @@ def make_mask(context: Context) -> None:
     model = inputs.untrained_masker(context, masker, machine)
     about: dict[str, Any] = {"weights": model.weights}
     learns = context.config.masks.trained(masker)
+    images = inputs.at_side(context, context.config.masks.settings(masker).input_size)
     if learns:
         about["seed"] = context.job.seed
         run = training.run_of(context, machine, context.seed(f"masker/{masker}"))
-        history = model.fit(_normals(context), run)  # type: ignore[attr-defined]  # a ``TrainedMasker``
+        normals = images["train"][inputs.split(context)["fit"]]
+        history = model.fit(normals, run)  # type: ignore[attr-defined]  # a ``TrainedMasker``
     header = context.header({"machine": machine.facts()} | about)
-    artifacts.write_tensors(context.output("saliency"), _saliency(context, model), header)
+    artifacts.write_tensors(context.output("saliency"), _saliency(model, images), header)
     if learns:
         training.keep(context, machine, model.state(), history, about)  # type: ignore[attr-defined]  # a ``TrainedMasker``
 
 
-def _normals(context: Context) -> Tensor:
-    """The fitted normals (N, 3, H, W) uint8, as large as the masker wants them."""
-    side = context.config.masks.settings(context.job.system).input_size
-    return inputs.at_side(context, side)["train"][inputs.split(context)["fit"]]
-
-
-def _saliency(context: Context, model: Masker) -> dict[str, Tensor]:
-    """Saliency of all images of the category, float32, and native masks, uint8, on the CPU."""
-    side = context.config.masks.settings(context.job.system).input_size
-    images = inputs.at_side(context, side)
+def _saliency(model: Masker, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Saliency of images, float32, and native masks, uint8, on the CPU."""
     found: dict[str, list[Tensor]] = {}
     for name, pixels in images.items():
         for batch in pixels.split(model.batch):

@@ -42,20 +42,11 @@ def _searched(context: Context) -> dict[str, Any]:
 
 def _label_free(context: Context, at: Callable[[int], Ear]) -> dict[str, Any]:
     """The largest scale that ties with the best on the fold ``held``."""
-    settings = context.config.validation
     examples = inputs.label_free(context, context.config.masks.base)
     scales = selection.larger_first(context.config.ear.scales)
     found = {scale: examples.evidence(at(scale)) for scale in scales}
-    choice = selection.choose(
-        found,
-        criterion=settings.criterion,
-        tie=settings.tie,
-        seed=context.seed("ties"),
-    )
-    candidates = {
-        str(m): found[m].aurocs | {"value": choice.values[m], "tie": choice.ties[m]}
-        for m in sorted(scales)
-    }
+    choice = inputs.choose(context, found)
+    candidates = {str(m): choice.facts(m) for m in sorted(scales)}
     return {"mosaic": choice.chosen, "best": choice.best, "candidates": candidates}
 
 
