@@ -45,7 +45,14 @@ _PAPER_METHODS = {  # table → system of the paper → method of the run `paper
     2: {method: method for method in ("ear-dino", "fader-dino", "ear-vit", "fader-vit")},
     5: {"fader": "fader-dino"},
 }
-_COLOUR = {"ok": 32, "miss": 31, "missing": 31, "new": 33, "skipped": 33}  # ANSI foregrounds
+_COLOUR = {
+    "ok": 32,
+    "miss": 31,
+    "missing": 31,
+    "diverged": 31,
+    "new": 33,
+    "skipped": 33,
+}  # ANSI foregrounds
 
 Key = tuple[str, str, str, str]
 """(dataset, category, method, metric)."""
@@ -91,12 +98,14 @@ class Cell:
     ----------
     got : mean AUROC over the run's seeds.
     lacking : why the test images do not let one measure it; None where they do.
+    diverged : why a training of it ended without a detector; None where none did.
     """
 
     key: Key
     expected: Expected | None
     got: float | None
     lacking: str | None = None
+    diverged: str | None = None
 
     @property
     def difference(self) -> float | None:
@@ -108,7 +117,10 @@ class Cell:
     @property
     def verdict(self) -> str:
         """``ok``, ``miss`` (outside the tolerance), ``missing`` (expected, but not in the run),
-        ``new`` (not expected) or ``skipped`` (not expected, and cannot be measured)."""
+        ``diverged`` (a training failed), ``new`` (not expected) or ``skipped`` (not expected, and
+        cannot be measured)."""
+        if self.diverged is not None:
+            return "diverged"
         if self.expected is None:
             return "new" if self.lacking is None else "skipped"
         if self.difference is None:
@@ -222,8 +234,12 @@ def compare(records: Records, expected: Iterable[Expected]) -> list[Cell]:
             _check_paper(records, key)
     seeds = set(records.config.seeds)
     whole = {key: fmean(by.values()) for key, by in measured.items() if by.keys() == seeds}
-    keys = dict.fromkeys([*measured, *rows, *lacking])
-    return [Cell(key, rows.get(key), whole.get(key), lacking.get(key)) for key in keys]
+    diverged = _diverged(records)
+    keys = dict.fromkeys([*measured, *rows, *lacking, *diverged])
+    return [
+        Cell(key, rows.get(key), whole.get(key), lacking.get(key), diverged.get(key))
+        for key in keys
+    ]
 
 
 def _check_paper(records: Records, key: Key) -> None:
@@ -271,6 +287,18 @@ def _lacking(records: Records) -> dict[Key, str]:
     return reasons
 
 
+def _diverged(records: Records) -> dict[Key, str]:
+    """Cell of a method of which a training diverged → the first reason."""
+    reasons: dict[Key, str] = {}
+    for record in records:
+        if record.diverged and record.missing:
+            category = records.config.categories[record.place]
+            for metric in AUROCS:
+                key = (category.dataset, category.category, str(record.method), metric)
+                reasons.setdefault(key, record.missing)
+    return reasons
+
+
 def passed(cells: Iterable[Cell]) -> bool:
     """Whether every expected cell is there and within its tolerance."""
     return all(cell.verdict in ("ok", "new", "skipped") for cell in cells)
@@ -285,7 +313,7 @@ def render(cells: Sequence[Cell], colour: bool) -> str:
             "" if cell.got is None else f"{cell.got:.3f}",
             "" if cell.difference is None else f"{cell.difference:+.3f}",
             (f"\033[{_COLOUR[cell.verdict]}m{cell.verdict}\033[0m" if colour else cell.verdict)
-            + (f": {cell.lacking}" if cell.lacking else ""),
+            + (f": {why}" if (why := cell.diverged or cell.lacking) else ""),
         ]
         for cell in cells
     ]
@@ -293,7 +321,8 @@ def render(cells: Sequence[Cell], colour: bool) -> str:
     align = ("left", "right", "right", "right", "left")
     text = tabulate(rows, header, tablefmt="simple", colalign=align, disable_numparse=True)
     verdicts = [cell.verdict for cell in cells]
-    shown = [verdict for verdict in _COLOUR if verdict != "skipped" or verdict in verdicts]
+    rare = ("skipped", "diverged")
+    shown = [verdict for verdict in _COLOUR if verdict not in rare or verdict in verdicts]
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in shown)
     return f"{text}\n\n{counts}"
 
@@ -304,8 +333,8 @@ def update(records: Records, path: Path) -> list[Expected]:
 
     Raises
     ------
-    FaderError : fewer than three seeds; a cell that lacks a seed; no AUROC at all; the run's rows
-        are the paper's; a damaged file.
+    FaderError : fewer than three seeds; a cell that lacks a seed; a training that diverged; no
+        AUROC at all; the run's rows are the paper's; a damaged file.
     """
     run, seeds = records.config.run, sorted(records.config.seeds)
     if len(seeds) < LEAST_SEEDS:
@@ -319,6 +348,8 @@ def update(records: Records, path: Path) -> list[Expected]:
             f"{path}: the rows of run {run!r} are the paper's and are not measured over; give the"
             " run another name"
         )
+    for key, reason in _diverged(records).items():
+        raise FaderError(f"{'/'.join(key)}: {reason}; nothing is expected of that")
     measured = _measured(records)
     if not measured:
         why = dict.fromkeys(_lacking(records).values())

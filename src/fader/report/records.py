@@ -37,6 +37,7 @@ class Record:
     unmeasured : name → why the test images do not let one measure a metric.
     scores, labels : of the test images, (N,); label 1 is a defective image.
     missing : why there is nothing but this; None where the method ran.
+    diverged : whether that is because its training diverged.
     machine : ``device`` and ``precision`` that it was measured on.
     weights : what a masker loaded, in words.
     length : stage of the method's own training → its ``steps`` and ``epochs``; empty without one.
@@ -51,6 +52,7 @@ class Record:
     scores: Sequence[float] = ()
     labels: Sequence[int] = ()
     missing: str | None = None
+    diverged: bool = False
     machine: Mapping[str, Any] | None = None
     weights: str | None = None
     length: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -281,7 +283,8 @@ def _record(job: Job, method: Method, header: Header) -> Record:
     """The facts of a metrics file, which ``fader.steps.evaluate`` writes."""
     facts = header.facts
     try:
-        missing = facts.get("missing")
+        diverged = facts.get("diverged")
+        missing = f"training diverged: {diverged}" if diverged else facts.get("missing")
         ran = missing is None
         return Record(
             place=job.place,
@@ -293,6 +296,7 @@ def _record(job: Job, method: Method, header: Header) -> Record:
             scores=facts["scores"] if ran else (),
             labels=facts["labels"] if ran else (),
             missing=missing,
+            diverged=diverged is not None,
             machine=facts.get("machine"),
             weights=facts.get("weights"),
             length=facts["length"] if ran else {},

@@ -36,9 +36,10 @@ class Result:
 def evaluate(context: Context) -> None:
     """Measure every method on the test images, and keep pictures of some for the figures.
 
-    A method without masks, because its optional masker's weights are missing, gets a record that
-    says so. A metric that the test images do not let one measure, for want of masks, of good or of
-    defective images, is not among a record's ``metrics``; ``unmeasured`` says why.
+    A method without masks, because its optional masker's weights are missing, and a detector whose
+    training diverged get a record that says so. A metric that the test images do not let one
+    measure, for want of masks, of good or of defective images, is not among a record's ``metrics``;
+    ``unmeasured`` says why.
     """
     machine = runtime.start(context.config.runtime)
     header = context.header(_about(context))
@@ -78,7 +79,17 @@ def _measure(context: Context, method: Method, machine: Machine) -> Result:
         return Result({MISSING: context.config.missing[method.masker]})
     if method.stage == "mask":
         return _of_saliency(context, method.system)
+    if why := _diverged(context, method):
+        return Result({models.DIVERGED: why})
     return _of_detector(context, method, models.trained(context, method, machine))
+
+
+def _diverged(context: Context, method: Method) -> str | None:
+    """Why there is no trained detector."""
+    if method.stage != "detector":
+        return None
+    job = trained_job(context.config, context.job, method)
+    return context.check(job, "weights").facts.get(models.DIVERGED)
 
 
 def _of_detector(context: Context, method: Method, detector: Detector) -> Result:

@@ -16,6 +16,7 @@ from fader.runtime import Machine
 # Image scores of the test images (points, epochs, images), kept beside FADeR's weights: no label,
 # no part in any choice; evaluation tells from them what choosing by test labels would have given.
 SCORES = "test_scores"
+DIVERGED = "diverged"  # the fact of weights that are none: why
 
 
 def place(context: Context, machine: Machine) -> detectors.Context:

@@ -36,6 +36,22 @@ Update = Callable[[str, Losses], None]
 Step = Callable[[Tensor, torch.Generator, Update], None]
 
 
+class Diverged(FaderError):
+    """A training whose loss or weights are not finite.
+
+    Parameters
+    ----------
+    label : what was trained.
+    why : when it was seen, and what to do.
+    history : of the epochs before.
+    """
+
+    def __init__(self, label: str, why: str, history: History) -> None:
+        super().__init__(f"{label}: {why}")
+        self.why = why
+        self.history = history
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """An optimiser with its schedule.
@@ -61,7 +77,7 @@ class Stage:
     label : what is trained, for the log and for errors.
     seed : derived seed of the order of the images and of all that ``step`` draws.
     checkpoint : where an unfinished training is saved, and the key that says which one it is.
-    remedy : what a user can do when the loss is not finite; ends that FaderError.
+    remedy : what a user can do when the loss is not finite; ends that error.
     """
 
     label: str
@@ -129,7 +145,8 @@ def train(
 
     Raises
     ------
-    FaderError : fewer than two images, or a loss or a weight that is not finite.
+    FaderError : fewer than two images.
+    Diverged : a loss or a weight is not finite.
     """
     per_epoch = batches_per_epoch(count, batch)
     if not per_epoch:
@@ -155,10 +172,8 @@ def train(
         updater.restore_rates()
         means = {name: float(total) / len(batches) for name, total in updater.sums.items()}
         if not (all(map(math.isfinite, means.values())) and _finite(modules)):
-            raise FaderError(
-                f"{stage.label}: the loss or a weight is not finite in epoch {epoch + 1};"
-                f" {stage.remedy}"
-            )
+            why = f"the loss or a weight is not finite in epoch {epoch + 1}; {stage.remedy}"
+            raise Diverged(stage.label, why, history)
         losses = {"epoch": epoch + 1, "step": first + len(batches), "lr": rate} | means
         history.append(losses | dict(observe() if observe else {}))
         if isinstance(bar, tqdm):
