@@ -89,11 +89,14 @@ def job_of(phase, wildcards):
 
 
 def inputs(phase):
-    """Artefacts that a job reads, and its state: settings, code, files of the user's own."""
+    """A file of each job that a job reads, and its state: settings, code, files of the user's own.
+
+    Every further file costs planning, and says no more: see ``lacking``.
+    """
 
     def of_job(wildcards):
         job = job_of(phase, wildcards)
-        return [*phases.read_paths(CONFIG, job), external.state_file(CONFIG, job)]
+        return [*phases.made_before(CONFIG, job), external.state_file(CONFIG, job)]
 
     return of_job
 

@@ -264,6 +264,11 @@ def read_paths(config: Config, job: Job) -> list[str]:
     return [path for other in inputs(config, job) for path in artefacts(config, other)]
 
 
+def made_before(config: Config, job: Job) -> list[str]:
+    """A file of each job whose artefacts a job reads: a job makes all of its files at once."""
+    return [artefacts(config, other)[0] for other in inputs(config, job)]
+
+
 def modules(config: Config, job: Job) -> list[str]:
     """Modules that a job runs by name: those of its own masker or detector, not of every one."""
     of_job = [job.system]
