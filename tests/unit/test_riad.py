@@ -116,6 +116,17 @@ def test_twelve_passes_a_batch_at_test_and_three_a_step_in_training(tmp_path):
         hook.remove()
 
 
+def test_scores_of_five_draws_begin_with_the_one_that_counts(tmp_path):
+    detector = riad(epochs=2)
+    detector.fit(Images(normals()), run_in(tmp_path))
+    seen = Images(normals(6))
+    drawn = detector.redrawn(seen)
+    assert drawn.shape == (5, 6)
+    assert torch.equal(drawn[0], detector.scores(seen).images)
+    assert (drawn.std(0) > 0).all()
+    assert torch.equal(drawn, detector.redrawn(seen))
+
+
 def test_every_cell_size_is_trained_on(tmp_path):
     # With one cell size the training is another than with several, and another than with the next.
     trained = []

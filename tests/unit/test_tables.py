@@ -284,6 +284,15 @@ def test_baselines_stand_beside_the_papers_and_supplements_after_it():
     assert (average.unet_mean, average.paper_unet) == (0.85, bottle.paper_unet)
 
 
+def test_a_baseline_that_draws_at_test_says_how_far_that_moves_its_scores():
+    given = [ok(BOLT, "riad", seed, inconsistency=share) for seed, share in ((0, 0.1), (1, 0.14))]
+    made = first([*given, ok(BOLT, "unet")], [BOLT], detectors=("unet", "riad"), seeds=(0, 1))
+    assert [note for note in made.notes if "draws its masks" in note] == [
+        "RIAD draws its masks at test. Over five draws an image's score has a standard deviation of"
+        " this share of that between images: bolt 12 %."
+    ]
+
+
 def test_validation_shows_every_system_and_the_rank_correlation():
     values = ((0.7, 0.6), (0.8, 0.8), (0.9, 0.7))
     given = [

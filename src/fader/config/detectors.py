@@ -139,11 +139,13 @@ class Baseline(Section):
     ----------
     label : its name in tables.
     paper : its column in the paper's Table 1, or None for a supplement.
+    rederived : what of it no source at hand gives, for the note below the table; None for nothing.
     reads : the other sections that it depends on.
     """
 
     label: ClassVar[str]
     paper: ClassVar[str | None] = None
+    rederived: ClassVar[str | None] = None
     reads: ClassVar[tuple[str, ...]] = ()
 
     def misfit(self, size: int) -> str | None:

@@ -80,8 +80,8 @@ class Scores:
 class Detector(nn.Module):
     """Base of all detectors.
 
-    Subclasses give ``fit`` and ``anomaly_map``, and may give ``image_score``, ``reconstruct`` and
-    ``explain``.
+    Subclasses give ``fit`` and ``anomaly_map``, and may give ``image_score``, ``reconstruct``,
+    ``explain`` and ``redrawn``.
     """
 
     def __init__(self, context: Context) -> None:
@@ -118,6 +118,11 @@ class Detector(nn.Module):
     def explain(self, images: Tensor, masks: Tensor | None = None) -> dict[str, Tensor]:
         """What figures show beside map and reconstruction, by name, on the CPU."""
         return {}
+
+    def redrawn(self, images: Images) -> Tensor | None:
+        """Scores (seeds, N) of images when what a detector draws at test is drawn with other seeds,
+        on the CPU; None where it draws nothing."""
+        return None
 
     def state(self) -> dict[str, Tensor]:
         """What is kept of a training."""

@@ -29,6 +29,7 @@ from fader.training.schedules import step_decay
 from fader.vision.losses import reconstruction_loss
 
 TEST_SEED = 0  # of the sets at test
+SEEDS = 5  # of sets whose scores are compared
 
 
 def disjoint_sets(
@@ -84,17 +85,29 @@ class Riad(UNetDetector):
                 inpainted = inpainted + gaps * self.network(images * ~gaps)
         return inpainted
 
-    def inpaintings(self, images: Tensor) -> Iterator[Tensor]:
+    def inpaintings(self, images: Tensor, seed: int = TEST_SEED) -> Iterator[Tensor]:
         """Inpainted images (B, 3, H, W), one for each k."""
         for cell in self.settings.cells:
-            random = generator(derive_seed(TEST_SEED, "riad", str(cell)))
+            random = generator(derive_seed(seed, "riad", str(cell)))
             yield self.inpaint(images, self._sets(1, cell, random))
 
-    def anomaly_map(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
+    def anomaly_map(
+        self, images: Tensor, masks: Tensor | None = None, seed: int = TEST_SEED
+    ) -> Tensor:
         """Mean over k of the maps (B, H, W) of the inpainted images."""
         score = self.context.score
-        maps = [anomaly_map(images, made, score) for made in self.inpaintings(images)]
+        maps = [anomaly_map(images, made, score) for made in self.inpaintings(images, seed)]
         return torch.stack(maps).mean(0)
+
+    @torch.inference_mode()
+    def redrawn(self, images: Images) -> Tensor:
+        """Scores (5, N) by five draws of the sets, the first the one that is used at test."""
+        parts = []
+        for part in images.batches(self.context.score.batch):
+            pixels = self.machine.images(part.pixels)
+            maps = [self.anomaly_map(pixels, seed=TEST_SEED + n) for n in range(SEEDS)]
+            parts.append(torch.stack([self.image_score(pixels, each) for each in maps]))
+        return torch.cat(parts, dim=1).float().cpu()
 
     def reconstruct(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
         """The mean over k of the inpainted images, for pictures: our choice."""

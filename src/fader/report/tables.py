@@ -6,6 +6,7 @@ To add a table, write a function of the records here or in ``report.supplement``
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import fmean
 
 from fader.config import Config
 from fader.pipeline.methods import Method, Stage, of_variant
@@ -73,7 +74,8 @@ def table1(records: Records) -> Layout:
         groups=tuple(groups),
         notes=(
             *labels.stand_in_notes(config, [base]),
-            *_baseline_notes(names, of_paper, others),
+            *_baseline_notes(config, names, of_paper, others),
+            *_inconsistencies(records, names),
             _ORACLE,
             *data.warnings(records),
         ),
@@ -86,7 +88,7 @@ def _detector(config: Config, name: str) -> Column:
 
 
 def _baseline_notes(
-    names: Mapping[str, str], of_paper: Sequence[str], others: Sequence[str]
+    config: Config, names: Mapping[str, str], of_paper: Sequence[str], others: Sequence[str]
 ) -> Iterator[str]:
     if others:
         listed = ", ".join(names[name] for name in others)
@@ -97,6 +99,25 @@ def _baseline_notes(
             f"Trained with the configuration's settings, on the same fitted normals as EAR, to the"
             f" last epoch; nothing is chosen on test images: {listed}."
         )
+    for name in of_paper:
+        if why := config.detectors[name].rederived:
+            yield f"{names[name]} is re-derived where no source says: {why}."
+
+
+def _inconsistencies(records: Records, names: Mapping[str, str]) -> Iterator[str]:
+    """How far chance moves the scores of baselines that draw at test."""
+    for name in names:
+        shares = {
+            records.title(place): fmean(values.values())
+            for place in records.places
+            if (values := records.values(place, Method("detector", name), "inconsistency"))
+        }
+        if shares:
+            listed = ", ".join(f"{title} {100 * share:.0f} %" for title, share in shares.items())
+            yield (
+                f"{names[name]} draws its masks at test. Over five draws an image's score has a"
+                f" standard deviation of this share of that between images: {listed}."
+            )
 
 
 def table2(records: Records) -> Layout:

@@ -22,6 +22,7 @@ from fader.runtime import Machine
 from fader.steps import inputs, models
 
 MISSING = "missing"  # the fact of a method without masks: why
+REDRAWN = 20  # test images whose scores are drawn again
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _of_detector(context: Context, method: Method, detector: Detector) -> Result
     label_free = {f"validation_{name}": value for name, value in validation.items()}
     measured = _metrics(context, scores) | Measured(label_free, {})
     oracle, gain = _oracle(context, method, measured)
-    facts = _facts(measured | gain, scores) | {
+    facts = _facts(measured | gain | _inconsistency(detector, tested), scores) | {
         "oracle": oracle,
         "validation": validation,
         "selected": _selected(context, method),
@@ -114,6 +115,17 @@ def _of_detector(context: Context, method: Method, detector: Detector) -> Result
     pictures = _pictures(detector, tested[shown]) | {"map": scores.maps[shown].half()}
     timing = {"milliseconds_per_image": round(1000 * seconds / len(tested), 3)}
     return Result(facts, {"index": shown} | pictures, timing)
+
+
+def _inconsistency(detector: Detector, tested: inputs.Images) -> Measured:
+    """Of a detector that draws at test, how far chance moves the score of an image: its standard
+    deviation over seeds, mean over some images, as a share of that over these images."""
+    some = torch.linspace(0, len(tested) - 1, min(REDRAWN, len(tested))).long()
+    scores = detector.redrawn(tested[some])
+    if scores is None:
+        return Measured({}, {})
+    share = scores.std(0).mean() / scores.mean(0).std().clamp(min=1e-12)
+    return Measured({"inconsistency": float(share)}, {})
 
 
 def _length(context: Context, training: Job) -> dict[str, dict[str, int]]:
