@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fader.config import Ganomaly, Loss, Pca, PlainUNet, Riad, Score, UNet
+from fader.config import Daad, Ganomaly, Loss, MemAe, Pca, PlainUNet, Riad, Score, UNet
 from fader.detectors import Context
 from fader.runtime import Machine
 from fader.training.checkpoint import Checkpoint
@@ -28,9 +28,36 @@ SETTINGS = {
         contextual=50.0,
         latent_weight=1.0,
     ),
+    "memae": MemAe(
+        kind="memae",
+        widths=[8, 16, 16],
+        slots=20,
+        addressing="dot",
+        temperature=1.0,
+        shrinkage=1.0,
+        epochs=3,
+        batch=4,
+        lr=0.005,
+        entropy=0.0002,
+    ),
+    "daad": Daad(
+        kind="daad",
+        widths=[8, 16, 16],
+        slots=12,
+        sides=[4, 4, 4],
+        groups=[2, 2, 2],
+        addressing="dot",
+        temperature=1.0,
+        shrinkage=1.0,
+        epochs=3,
+        batch=4,
+        lr=0.005,
+        adversarial=0.001,
+        latent=0.01,
+    ),
     "pca": Pca(kind="pca", components=4),
 }
-TRAINED = ["unet", "riad", "ganomaly"]
+TRAINED = ["unet", "riad", "ganomaly", "memae", "daad"]
 
 
 def place(precision: str = "fp32", size: int = SIZE) -> Context:

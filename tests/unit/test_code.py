@@ -330,7 +330,8 @@ NOTHING: set[str] = set()
 PACKS = {"pack.synthetic_small-bolt", "pack.bottle"}
 TRAINED_MASKS = {"mask.dsr", "mask.msflow", "mask.aminet"}
 MASKS = {"mask.dinov2", "mask.vit", "mask.winclip"} | TRAINED_MASKS
-DETECTORS = {"detector.unet", "detector.riad", "detector.ganomaly", "detector.pca"}
+WITH_MEMORY = {"detector.memae", "detector.daad"}
+DETECTORS = {"detector.unet", "detector.riad", "detector.ganomaly", "detector.pca"} | WITH_MEMORY
 ON_UNET = {"ear", "mosaic", "fader", "detector.unet", "detector.riad", "evaluate", "cost"}
 COMPUTE = MASKS | DETECTORS | ON_UNET | {"codebook"}
 
@@ -518,7 +519,14 @@ EDITS = [
         "(margin + sign * difference)",
         {"fader", "evaluate"},
     ),
-    Edit("the U-Net", "vision/unet.py", "LEAK = 0.01", "LEAK = 0.02", ON_UNET),
+    Edit("the U-Net", "vision/unet.py", "LEAK = 0.01", "LEAK = 0.02", ON_UNET | {"detector.daad"}),
+    Edit(
+        "the shrinkage of a memory",
+        "vision/memory.py",
+        "weights > threshold",
+        "weights >= threshold",
+        WITH_MEMORY | {"evaluate", "cost"},
+    ),
     Edit(
         "a setting of torch at import",
         "vision/unet.py",

@@ -23,6 +23,8 @@ LONGER = {
     "unet": {"epochs": 6},
     "riad": {"epochs": 6},
     "ganomaly": {"epochs": 120, "batch": 9, "lr": 0.0005},
+    "memae": {"epochs": 20},
+    "daad": {"epochs": 12},
     "pca": {},
 }
 
@@ -64,7 +66,8 @@ def test_scores_are_float32_on_the_cpu_finite_and_of_every_image(name, tmp_path)
     for values in (found.maps, found.images):
         assert values.dtype == torch.float32
         assert values.isfinite().all()
-        assert values.min() >= 0
+    assert found.maps.min() >= 0
+    assert found.images.min() >= 0 or name == "daad"  # whose score is standardised
     reconstruction = detector.reconstruct(detector.machine.images(normals(2)))
     assert reconstruction.shape == (2, 3, 32, 32)
     assert 0 <= reconstruction.min() <= reconstruction.max() <= 1

@@ -221,6 +221,90 @@ class Ganomaly(Length, Baseline):
         return None
 
 
+class Memory(Section):
+    """A memory and how it is addressed, as MemAE's (Gong et al., ICCV 2019)."""
+
+    slots: int = Field(ge=2, description="items N of a memory; MemAE 2000, DAAD 500")
+    addressing: Literal["dot", "cosine"] = Field(
+        description="similarity of query and item: dot product in MemAE's code, cosine in its paper"
+    )
+    temperature: float = Field(
+        gt=0, description="divides similarities before the softmax; 1 in MemAE, re-derived for DAAD"
+    )
+    shrinkage: Weight = Field(
+        description="addressing weights up to this, in units of 1/N, are set to zero; 1 to 3"
+    )
+
+
+class MemAe(Length, Memory, Baseline):
+    """MemAE (Gong et al., ICCV 2019): an auto-encoder that reads its code from a memory; 100
+    epochs."""
+
+    label: ClassVar[str] = "MemAE"
+    paper: ClassVar[str | None] = "memae"
+
+    kind: Literal["memae"]
+    widths: list[Positive] = Field(
+        min_length=1, description="channels of each halving, shallow first; 96, 128, 256, 256"
+    )
+    batch: int = Field(ge=2, description="images per step; 14")
+    lr: LearningRate = Field(description="Adam's learning rate; 0.0001")
+    entropy: Weight = Field(description="weight of the entropy of addresses; 0.0002")
+
+    def misfit(self, size: int) -> str | None:
+        """As ``Baseline.misfit``."""
+        if size % (1 << len(self.widths)):
+            return f"widths: image.size {size} cannot be halved {len(self.widths)} times"
+        return None
+
+
+class Daad(Length, Memory, Baseline):
+    """DAAD (Hou et al., ICCV 2021): a U-Net whose links are block-wise memories, adversarially
+    trained; 200 epochs."""
+
+    label: ClassVar[str] = "DAAD"
+    paper: ClassVar[str | None] = "daad"
+
+    kind: Literal["daad"]
+    widths: list[Positive] = Field(
+        min_length=2,
+        description="channels per level, shallow first, of U-Net and discriminator; 64, 128, 256,"
+        " 512, re-derived",
+    )
+    sides: list[Positive] = Field(
+        description="blocks along each side of a level's feature map; 4 each, re-derived"
+    )
+    groups: list[Positive] = Field(
+        description="parts that a level's channels are divided into; re-derived"
+    )
+    batch: int = Field(ge=2, description="images per step; 16, re-derived")
+    lr: LearningRate = Field(description="Adam's learning rate, of both networks; 0.0001")
+    adversarial: Weight = Field(description="weight of the adversarial loss; re-derived")
+    latent: Weight = Field(
+        description="weight of the distance of the discriminator's features; re-derived"
+    )
+
+    @model_validator(mode="after")
+    def _a_rate_per_level(self) -> Self:
+        for name in ("sides", "groups"):
+            if len(getattr(self, name)) != len(self.widths):
+                raise ValueError(f"{name}: give one per level, as many as widths")
+        for width, groups in zip(self.widths, self.groups, strict=True):
+            if width % groups:
+                raise ValueError(f"groups: {groups} does not divide the width {width}")
+        return self
+
+    def misfit(self, size: int) -> str | None:
+        """As ``Baseline.misfit``."""
+        levels = len(self.widths)
+        if size < 4 << levels or size % (1 << levels):
+            return f"widths: image.size {size} cannot be halved {levels} times, to 4 at least"
+        for level, side in enumerate(self.sides):
+            if (size >> level) % side:
+                return f"sides: {side} does not divide the {size >> level} pixels of its level"
+        return None
+
+
 class Pca(Baseline):
     """Reconstruction from principal components (scikit-learn): a floor for every other detector."""
 
@@ -232,4 +316,6 @@ class Pca(Baseline):
     )
 
 
-DetectorSettings = Annotated[PlainUNet | Riad | Ganomaly | Pca, Field(discriminator="kind")]
+DetectorSettings = Annotated[
+    PlainUNet | Riad | Ganomaly | MemAe | Daad | Pca, Field(discriminator="kind")
+]
