@@ -5,7 +5,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fader.config import Daad, Ganomaly, Loss, MemAe, Pca, PlainUNet, Riad, Score, UNet
+from fader.config import (
+    Daad,
+    Ganomaly,
+    Loss,
+    MemAe,
+    Mscam,
+    Pca,
+    PlainUNet,
+    Riad,
+    Scadn,
+    Score,
+    UNet,
+)
 from fader.detectors import Context
 from fader.runtime import Machine
 from fader.training.checkpoint import Checkpoint
@@ -55,9 +67,35 @@ SETTINGS = {
         adversarial=0.001,
         latent=0.01,
     ),
+    "scadn": Scadn(
+        kind="scadn",
+        bands=[1, 4],
+        width=4,
+        blocks=1,
+        epochs=3,
+        batch=4,
+        lr=0.002,
+        discriminator_lr=0.0002,
+        hidden=4.0,
+        adversarial=0.001,
+    ),
+    "mscam": Mscam(
+        kind="mscam",
+        width=8,
+        latent=8,
+        reduction=4,
+        epochs=3,
+        batch=4,
+        lr=0.001,
+        adversarial=1.0,
+        contextual=50.0,
+        consistency=1.0,
+        erasing=0.5,
+        erased=[0.02, 0.4],
+    ),
     "pca": Pca(kind="pca", components=4),
 }
-TRAINED = ["unet", "riad", "ganomaly", "memae", "daad"]
+TRAINED = [name for name in SETTINGS if name != "pca"]
 
 
 def place(precision: str = "fp32", size: int = SIZE) -> Context:

@@ -331,7 +331,8 @@ PACKS = {"pack.synthetic_small-bolt", "pack.bottle"}
 TRAINED_MASKS = {"mask.dsr", "mask.msflow", "mask.aminet"}
 MASKS = {"mask.dinov2", "mask.vit", "mask.winclip"} | TRAINED_MASKS
 WITH_MEMORY = {"detector.memae", "detector.daad"}
-DETECTORS = {"detector.unet", "detector.riad", "detector.ganomaly", "detector.pca"} | WITH_MEMORY
+ADVERSARIAL = {"detector.ganomaly", "detector.scadn", "detector.mscam"}
+DETECTORS = {"detector.unet", "detector.riad", "detector.pca"} | ADVERSARIAL | WITH_MEMORY
 ON_UNET = {"ear", "mosaic", "fader", "detector.unet", "detector.riad", "evaluate", "cost"}
 COMPUTE = MASKS | DETECTORS | ON_UNET | {"codebook"}
 
@@ -510,7 +511,7 @@ EDITS = [
         "vision/losses.py",
         "(gx * gx + gy * gy + EPS).sqrt()",
         "(gx.abs() + gy.abs())",
-        ON_UNET | {"detector.pca"},
+        ON_UNET | {"detector.pca", "detector.mscam"},
     ),
     Edit(
         "the ranking loss",

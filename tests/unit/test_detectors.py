@@ -25,6 +25,8 @@ LONGER = {
     "ganomaly": {"epochs": 120, "batch": 9, "lr": 0.0005},
     "memae": {"epochs": 20},
     "daad": {"epochs": 12},
+    "scadn": {"epochs": 20},
+    "mscam": {"epochs": 60, "batch": 9},
     "pca": {},
 }
 
@@ -66,8 +68,9 @@ def test_scores_are_float32_on_the_cpu_finite_and_of_every_image(name, tmp_path)
     for values in (found.maps, found.images):
         assert values.dtype == torch.float32
         assert values.isfinite().all()
-    assert found.maps.min() >= 0
-    assert found.images.min() >= 0 or name == "daad"  # whose score is standardised
+    # DAAD's score is standardised, SCADN says how far above the normals an image is.
+    assert found.maps.min() >= 0 or name == "scadn"
+    assert found.images.min() >= 0 or name in ("scadn", "daad")
     reconstruction = detector.reconstruct(detector.machine.images(normals(2)))
     assert reconstruction.shape == (2, 3, 32, 32)
     assert 0 <= reconstruction.min() <= reconstruction.max() <= 1
@@ -102,7 +105,7 @@ def test_the_same_seed_makes_the_same_bytes_and_another_does_not(name, precision
     assert contents(detector) == contents(first)
     assert again == history
     # The generator of the process is drawn from by create only.
-    assert name == "ganomaly" or torch.equal(torch.get_rng_state(), after_create)
+    assert name in ("ganomaly", "mscam") or torch.equal(torch.get_rng_state(), after_create)
     assert name != "pca" or torch.equal(before, after_create)
     other, _ = fitted(name, tmp_path / "3", seed=2, precision=precision)
     assert name == "pca" or contents(other) != contents(first)

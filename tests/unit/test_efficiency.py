@@ -182,6 +182,8 @@ def tiny(**changes) -> Config:
     }
     values["detectors"] = config.load(PRESETS / "paper.yaml").plain["detectors"]
     values["detectors"]["ganomaly"] |= {"width": 4, "latent": 5}
+    values["detectors"]["scadn"] |= {"width": 4, "blocks": 2}
+    values["detectors"]["mscam"] |= {"width": 4, "latent": 5}
     values["detectors"]["pca"] |= {"components": 3}
     for name, change in changes.items():
         values["masks"]["maskers"][name] |= change
@@ -293,6 +295,19 @@ def test_baselines_are_counted_whole(narrow):
     head = 4 * 4 * 32 * 5
     # The decoder spreads as many products; the generator runs for the map and for the score.
     assert rows["ganomaly"]["macs"] == 2 * 3 * (convolutions + head)
+    # Two convolutions 7 × 7 at 64², three halvings and doublings, two blocks of two at 8²; behind 4
+    # masks of 3 scales.
+    ends = 2 * 7 * 7 * 3 * 4 * 64**2
+    halvings = sum(4 * 4 * a * b * side**2 for a, b, side in ((4, 8, 32), (8, 16, 16), (16, 32, 8)))
+    doublings = sum(
+        3 * 3 * a * b * side**2 for a, b, side in ((4, 8, 64), (8, 16, 32), (16, 32, 16))
+    )
+    blocks = 2 * 2 * 3 * 3 * 32**2 * 8**2
+    assert rows["scadn"]["macs"] == 12 * (ends + halvings + doublings + blocks)
+    # As GANomaly's encoder and decoder, once, and the attention of four stages: two convolutions of
+    # pixels and two of means to a quarter of the channels and back, one of pixels to one.
+    attention = sum(b * b // 4 * 2 * (side**2 + 1) + b * side**2 for _, b, side in links)
+    assert rows["mscam"]["macs"] == 2 * (convolutions + head) + attention
     values = 3 * size**2
     assert rows["pca"]["parameters"] == values * (1 + 3)
     assert rows["pca"]["macs"] == 2 * 3 * values + score["macs"]

@@ -171,8 +171,8 @@ def test_a_baseline_depends_on_the_sections_that_its_training_reads():
     sections = {
         name: phases.sections(config, Job("detector", place, name, 0)) for name in config.detectors
     }
-    shared = {"unet": ("unet", "loss"), "riad": ("unet",)}
-    assert sections == dict.fromkeys(config.detectors, ()) | shared
+    on_unet = {"unet": ("unet", "loss"), "riad": ("unet",)}
+    assert sections == dict.fromkeys(config.detectors, ()) | on_unet
 
 
 def test_lookup_names_the_path():

@@ -284,6 +284,16 @@ def test_baselines_stand_beside_the_papers_and_supplements_after_it():
     assert (average.unet_mean, average.paper_unet) == (0.85, bottle.paper_unet)
 
 
+def test_what_no_source_gives_is_said_below_the_table():
+    detectors = ("mscam", "unet", "daad", "pca")
+    made = first([], [BOLT], detectors=detectors)
+    found = [note for note in made.notes if "re-derived" in note]
+    assert [note.partition(" is re-derived where no source says: ")[0] for note in found] == [
+        "MS-CAM",
+        "DAAD",
+    ]
+
+
 def test_a_baseline_that_draws_at_test_says_how_far_that_moves_its_scores():
     given = [ok(BOLT, "riad", seed, inconsistency=share) for seed, share in ((0, 0.1), (1, 0.14))]
     made = first([*given, ok(BOLT, "unet")], [BOLT], detectors=("unet", "riad"), seeds=(0, 1))

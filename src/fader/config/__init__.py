@@ -11,19 +11,13 @@ from fader.config.detectors import (
     Baseline,
     Daad,
     DetectorSettings,
-    Ear,
-    Fader,
     Ganomaly,
-    Loss,
-    MaskPath,
     MemAe,
-    Mosaic,
+    Mscam,
     Pca,
     PlainUNet,
     Riad,
-    UNet,
-    Variant,
-    Vit,
+    Scadn,
 )
 from fader.config.files import activate, load, parse, schema, use_preset
 from fader.config.maskers import (
@@ -39,6 +33,7 @@ from fader.config.maskers import (
     Salient,
     WinClip,
 )
+from fader.config.networks import Ear, Fader, Loss, MaskPath, Mosaic, UNet, Variant, Vit
 from fader.config.run import Config, Place, Report, Runtime, Score
 
 __all__ = [
@@ -68,6 +63,7 @@ __all__ = [
     "MemAe",
     "Mosaic",
     "MsFlow",
+    "Mscam",
     "MvtecAd",
     "Name",
     "Pca",
@@ -78,6 +74,7 @@ __all__ = [
     "Riad",
     "Runtime",
     "Salient",
+    "Scadn",
     "Score",
     "Section",
     "Synthetic",

@@ -1,133 +1,10 @@
-"""Networks, losses and trainings of the detectors."""
+"""Baselines: one class a kind, which says what it is called and what it reads."""
 
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fader.config.base import Fraction, LearningRate, Length, Name, Positive, Section, Weight
-
-
-class UNet(Section):
-    """EAR's network."""
-
-    widths: list[Positive] = Field(
-        min_length=2,
-        description="channels per level, shallow first; D = 5 in the paper, widths our choice",
-    )
-    output: Literal["sigmoid", "clamp"] = Field(description="output layer; our choice sigmoid")
-
-
-class Loss(Section):
-    """Weights of the reconstruction loss; equal weights as in RIAD's line of work."""
-
-    l2: Weight = Field(description="weight of the mean squared error")
-    ssim: Weight = Field(description="weight of 1 − SSIM (11×11, σ = 1.5)")
-    msgms: Weight = Field(description="weight of the mean 1 − MSGMS map")
-    scales: int = Field(ge=1, le=6, description="MSGMS scales; 4")
-
-
-class Ear(Length):
-    """EAR pre-training (paper section 4.1; the optimiser is not given by any source at hand); 300
-    epochs at paper scale."""
-
-    batch: int = Field(ge=2, description="images per step; 16, our choice")
-    lr: LearningRate = Field(description="Adam's learning rate; 0.001, our choice")
-    schedule: Literal["step", "onecycle"] = Field(
-        description="step: ×0.1 at 5/6 of the run; onecycle: warm-up to lr at 30 %, cosine to zero"
-    )
-    scales: list[Positive] = Field(
-        min_length=1, description="mosaic scales drawn per batch and searched, pixels; 2…64 at 256²"
-    )
-
-
-class Mosaic(Section):
-    """How m*, the scale of the mosaic behind the masks, is chosen."""
-
-    policy: Literal["search", "fixed", "oracle"] = Field(
-        description="search: label-free m*; fixed: `fixed`; oracle: on test labels, a diagnostic"
-    )
-    fixed: Positive = Field(description="m for `fixed`, pixels; 16")
-
-
-class Vit(Section):
-    """The vision transformer that takes the MLP's place in the `vit` predictor of a variant."""
-
-    patch: Positive | None = Field(description="side of a token, pixels; null: m*; ViT-B/16: 16")
-    width: Positive = Field(description="length of a token; 768 in the paper's ViT-B")
-    depth: Positive = Field(description="blocks; 12")
-    heads: Positive = Field(description="attention heads; 12")
-    backbone: Name | None = Field(
-        description="pre-trained weights to start from (vision/registry.py), or null: none"
-    )
-
-
-class Fader(Length):
-    """FADeR training (paper sections 3.2, 3.3, 4.1); 100 epochs in the paper."""
-
-    batch: int = Field(ge=2, description="EAR's batch; our choice")
-    lrs: list[LearningRate] = Field(min_length=1, description="η; paper {1e-3, 1e-4, 1e-5}")
-    schedules: list[Literal["fixed", "warmup", "sgdr"]] = Field(
-        min_length=1, description="paper: all three"
-    )
-    warmup: Positive = Field(
-        description="linear warm-up, in the unit of the length; 5 epochs in the authors' code"
-    )
-    cycle: Positive = Field(description="SGDR's first cycle, likewise, doubling; 20 epochs ibid.")
-    tuning: Literal["each", "base"] = Field(
-        description="each: η and schedule picked for every masker, as the paper; base: for the base"
-        " masker, and taken over by the others"
-    )
-    decoder_ratio: Fraction = Field(description="decoder's learning rate / η; 0.1 in the paper")
-    hidden: Positive = Field(description="hidden units of Φ; 128, our choice")
-    margin: float = Field(gt=0, description="ξ of equation 3 on raw predictions; 1, our choice")
-    vit: Vit
-    watch: Literal["last", "every"] = Field(
-        description="epochs after which the oracle, a diagnostic, scores the test images"
-    )
-    cache_gib: float = Field(
-        ge=0,
-        description="largest cache of frozen-encoder features, GiB; beyond it they are recomputed",
-    )
-
-
-class MaskPath(Section):
-    """How FADeR's mask is made and used."""
-
-    predictor: Literal["mlp", "vit"] = Field(description="Φ: the paper's MLP, or Table 3's ViT")
-    input: Literal["obfuscated", "reconstruction"] = Field(
-        description="what Φ reads: I′, or Î of a first pass without mask (equation 2 as printed)"
-    )
-    normalise: Literal["minmax", "sigmoid", "quantile"] = Field(
-        description="predictions to M_S: min–max per image (paper), sigmoid, or between quantiles"
-        " of the training normals"
-    )
-    mask: Literal["soft", "hard", "shuffled", "constant", "none"] = Field(
-        description="M_S; M_S > 0.5; M_S shuffled over patches; its mean everywhere; or no mask at"
-        " all (decoder fine-tuning only)"
-    )
-    scaling: Literal["nearest", "bilinear"] = Field(description="Θ of equation 4; paper: nearest")
-
-    @model_validator(mode="after")
-    def _used(self) -> Self:
-        if self.mask == "none" and self.predictor == "vit":
-            raise ValueError("predictor: vit has no use where mask is none")
-        if self.input == "reconstruction" and self.normalise == "quantile":
-            raise ValueError("normalise: quantile is not made for input reconstruction")
-        return self
-
-
-class Variant(MaskPath):
-    """Another mask path than the proposed one: a control arm or an ablation of Table 3."""
-
-    role: Literal["control", "ablation"]
-    grid: Literal["own", "inherit"] = Field(
-        description="own η × schedule grid, or the point that the proposed FADeR picked"
-    )
-
-    @property
-    def path(self) -> MaskPath:
-        """The mask path alone."""
-        return MaskPath(**{name: getattr(self, name) for name in MaskPath.model_fields})
+from fader.config.base import Fraction, LearningRate, Length, Positive, Section, Weight
 
 
 class Baseline(Section):
@@ -242,6 +119,7 @@ class MemAe(Length, Memory, Baseline):
 
     label: ClassVar[str] = "MemAE"
     paper: ClassVar[str | None] = "memae"
+    rederived: ClassVar[str | None] = "its form for images, since the published code is for video"
 
     kind: Literal["memae"]
     widths: list[Positive] = Field(
@@ -264,6 +142,9 @@ class Daad(Length, Memory, Baseline):
 
     label: ClassVar[str] = "DAAD"
     paper: ClassVar[str | None] = "daad"
+    rederived: ClassVar[str | None] = (
+        "division rates, widths, the discriminator and the weights of the losses"
+    )
 
     kind: Literal["daad"]
     widths: list[Positive] = Field(
@@ -305,6 +186,96 @@ class Daad(Length, Memory, Baseline):
         return None
 
 
+class Scadn(Length, Baseline):
+    """SCADN (Yan et al., AAAI 2021): semantic context behind stripes, adversarially trained; 200
+    epochs."""
+
+    label: ClassVar[str] = "SCADN"
+    paper: ClassVar[str | None] = "scadn"
+
+    kind: Literal["scadn"]
+    bands: list[Positive] = Field(
+        min_length=1,
+        description="scales of the masks: stripes hidden of an image; of 1, 2, 4, 8 the published"
+        " configuration takes the last three",
+    )
+    width: Positive = Field(
+        description="feature maps of the first layer of both networks, doubling to 8 times as many"
+        " at the generator's bottleneck; 64"
+    )
+    blocks: Positive = Field(description="residual blocks of the generator; 8")
+    batch: int = Field(ge=2, description="images per step; 4")
+    lr: LearningRate = Field(description="Adam's learning rate of the generator, β1 = 0; 0.0001")
+    discriminator_lr: LearningRate = Field(
+        description="Adam's learning rate of the discriminator; 0.00001"
+    )
+    hidden: Weight = Field(
+        description="weight of the squared error behind the mask, where that of the rest is 1; 4"
+    )
+    adversarial: Weight = Field(description="weight of the adversarial loss; 0.001")
+
+    def misfit(self, size: int) -> str | None:
+        """As ``Baseline.misfit``."""
+        for bands in self.bands:
+            if size % (2 * bands):
+                return f"bands: {bands} hidden and as many seen do not divide image.size {size}"
+        if size % 8 or size < 24:
+            return (
+                f"kind: image.size {size} is no multiple of 8 from 24 on, as SCADN's three halvings"
+                " need"
+            )
+        return None
+
+
+class Mscam(Length, Baseline):
+    """MS-CAM (Li et al., Sensors 2022): a generative adversarial network with dual attention;
+    re-derived from the abstract, as is every value without another source."""
+
+    label: ClassVar[str] = "MS-CAM"
+    paper: ClassVar[str | None] = "mscam"
+    rederived: ClassVar[str | None] = "all but the attention, Random Erasing and a consistency loss"
+
+    kind: Literal["mscam"]
+    width: Positive = Field(
+        description="feature maps of the first of four stages, doubling at each; 64, re-derived"
+    )
+    latent: Positive = Field(description="length of the latent vector z; 100, re-derived")
+    reduction: Positive = Field(
+        description="channels of the attention's input / those of its middle layer; 4, as in AFF"
+    )
+    batch: int = Field(ge=2, description="images per step; 32, re-derived")
+    lr: LearningRate = Field(description="Adam's learning rate, β1 = 0.5; 0.0002, re-derived")
+    adversarial: Weight = Field(description="weight of the feature matching; 1, re-derived")
+    contextual: Weight = Field(description="weight of the reconstruction (L1); 50, re-derived")
+    consistency: Weight = Field(
+        description="weight of the consistency of grey images (L1), gradient images (L1) and latent"
+        " vectors (L2); 1, re-derived: GANomaly's of the latent vectors"
+    )
+    erasing: float = Field(
+        ge=0, le=1, description="share of the images with an erased rectangle; 0.5, re-derived"
+    )
+    erased: list[Fraction] = Field(
+        min_length=2,
+        max_length=2,
+        description="least and largest area of that rectangle / the image's; 0.02 and 0.4, the"
+        " defaults of Random Erasing",
+    )
+
+    def misfit(self, size: int) -> str | None:
+        """As ``Baseline.misfit``."""
+        if size % 16:
+            return f"kind: image.size {size} is no multiple of 16, as MS-CAM's four halvings need"
+        return None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.width < self.reduction:
+            raise ValueError("reduction: at most width, or the attention's middle layer is empty")
+        if self.erased[0] > self.erased[1]:
+            raise ValueError("erased: the least area is above the largest")
+        return self
+
+
 class Pca(Baseline):
     """Reconstruction from principal components (scikit-learn): a floor for every other detector."""
 
@@ -317,5 +288,5 @@ class Pca(Baseline):
 
 
 DetectorSettings = Annotated[
-    PlainUNet | Riad | Ganomaly | MemAe | Daad | Pca, Field(discriminator="kind")
+    Mscam | Ganomaly | Scadn | MemAe | PlainUNet | Daad | Riad | Pca, Field(discriminator="kind")
 ]

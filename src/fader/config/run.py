@@ -10,16 +10,9 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from fader.config.base import Fraction, MaskerName, Name, Positive, Section, UserPath
 from fader.config.data import Dataset, Folder, Image, Validation
-from fader.config.detectors import (
-    DetectorSettings,
-    Ear,
-    Fader,
-    Loss,
-    Mosaic,
-    UNet,
-    Variant,
-)
+from fader.config.detectors import DetectorSettings
 from fader.config.maskers import Codebook, Masks
+from fader.config.networks import Ear, Fader, Loss, Mosaic, UNet, Variant
 from fader.config.roots import clash
 from fader.errors import near
 

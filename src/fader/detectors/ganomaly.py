@@ -40,9 +40,9 @@ def channels(size: int, first: int) -> list[int]:
 
 
 class Encoder(nn.Module):
-    """DCGAN's discriminator without its sigmoid."""
+    """DCGAN's discriminator without its sigmoid; ``side`` is that of its deepest features."""
 
-    def __init__(self, widths: Sequence[int], outputs: int) -> None:
+    def __init__(self, widths: Sequence[int], outputs: int, side: int = 4) -> None:
         super().__init__()
         layers: list[nn.Module] = [
             nn.Conv2d(3, widths[0], 4, 2, 1, bias=False),
@@ -55,18 +55,19 @@ class Encoder(nn.Module):
                 nn.LeakyReLU(SLOPE, inplace=True),
             ]
         self.features = nn.Sequential(*layers)
-        self.head = nn.Conv2d(widths[-1], outputs, 4, bias=False)
+        self.head = nn.Conv2d(widths[-1], outputs, side, bias=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) in [−1, 1] → features (B, C, 4, 4) and outputs (B, n)."""
+        """Images (B, 3, H, W) in [−1, 1] → features (B, C, side, side) and outputs (B, n)."""
         features = self.features(images)
         return features, self.head(features).flatten(1)
 
 
-def decoder(widths: Sequence[int], latent: int) -> nn.Sequential:
-    """DCGAN's generator: (B, latent, 1, 1) → images in [−1, 1]; ``widths`` as the encoder's."""
+def decoder(widths: Sequence[int], latent: int, side: int = 4) -> nn.Sequential:
+    """DCGAN's generator: (B, latent, 1, 1) → images in [−1, 1]; ``widths`` and ``side`` as the
+    encoder's."""
     deepest_first = widths[::-1]
-    layers: list[nn.Module] = [nn.ConvTranspose2d(latent, widths[-1], 4, bias=False)]
+    layers: list[nn.Module] = [nn.ConvTranspose2d(latent, widths[-1], side, bias=False)]
     for inputs, width in pairwise(deepest_first):
         layers += [
             nn.BatchNorm2d(inputs),
@@ -96,7 +97,7 @@ class Generator(nn.Module):
 
 @torch.no_grad()
 def initialise(network: nn.Module, random: torch.Generator) -> None:
-    """DCGAN's fresh weights: N(0, 0.02²), those of batch normalisation N(1, 0.02²)."""
+    """DCGAN's fresh weights: N(0, 0.02²), those of batch normalisation N(1, 0.02²); no bias."""
     for module in network.modules():
         mean = 0.0
         if isinstance(module, nn.BatchNorm2d):
@@ -107,6 +108,8 @@ def initialise(network: nn.Module, random: torch.Generator) -> None:
         # Drawn on the CPU: the same on every device.
         weights = torch.randn(module.weight.shape, generator=random)
         module.weight.copy_(mean + SPREAD * weights)
+        if module.bias is not None:
+            module.bias.zero_()
 
 
 @dataclass(frozen=True)
