@@ -22,7 +22,7 @@ from fader.runtime import Machine
 from fader.steps import inputs, models
 
 MISSING = "missing"  # the fact of a method without masks: why
-REDRAWN = 20  # test images whose scores are drawn again
+REDRAWN = 8  # test images whose scores are drawn again
 
 
 @dataclass(frozen=True)
