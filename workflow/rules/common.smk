@@ -17,8 +17,10 @@ from fader.pipeline import external, listing, locks, paths, phases, weights
 from fader.pipeline.jobs import Job, on_gpu
 from fader.report import warnings
 
-# What is imported stays, and the garbage collector need not go through it all over again.
+# What is imported stays, and so does the graph of jobs: the garbage collector need not go through
+# them all over again, which would take a fifth of planning.
 gc.freeze()
+gc.set_threshold(10_000_000)
 
 # One configuration file, complete: params.yaml, or the one given by --configfile.
 given = workflow.config_settings
@@ -109,14 +111,20 @@ def outputs(phase, seed="{seed}"):
 
 
 def lacking():
-    """A file of every job that has not made all of its own.
+    """A file of every job that has not made all of its own, and that no other such job asks for.
 
     Snakemake makes a missing file only where another has to be made from it: one that was deleted,
     or went with a failed job, would stay away as long as the page is there.
     """
+    missing = {}
     for job in phases.jobs(CONFIG):
         files = phases.outputs(CONFIG, job).values()
-        yield from [path for path in files if not Path(path).exists()][:1]
+        if absent := [path for path in files if not Path(path).exists()]:
+            missing[job] = absent
+    asked = {other for job in missing for other in phases.inputs(CONFIG, job)}
+    for job, absent in missing.items():
+        if job not in asked or phases.artefacts(CONFIG, job)[0] not in absent:
+            yield absent[0]
 
 
 def one_of(names):
