@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fader.config import Config
-from fader.files import write_text
+from fader.files import rewrite_text
 from fader.pipeline import code, listing, paths, phases
 from fader.pipeline.jobs import Job
 
@@ -101,7 +101,7 @@ def write_states(config: Config) -> int:
         changed += 1
     for path, text in wanted.items():
         if not path.is_file() or path.read_bytes() != text.encode():
-            write_text(path, text)
+            rewrite_text(path, text)
             changed += 1
     return changed
 
