@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from fader.config import Loss, Score, UNet
 from fader.runtime import Machine
 from fader.training.loop import History, Run
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,10 @@ class Detector(nn.Module):
         """Scores (seeds, N) of images when what a detector draws at test is drawn with other seeds,
         on the CPU; None where it draws nothing."""
         return None
+
+    def placed(self, network: Network) -> Network:
+        """A network on the machine's device, channels last."""
+        return network.to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares no such pair
 
     def state(self) -> dict[str, Tensor]:
         """What is kept of a training."""

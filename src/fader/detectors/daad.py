@@ -187,14 +187,11 @@ class Daad(Detector):
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
-            self.network = self._placed(Network(self.settings, self.context.size))
-            self.critic = self._placed(Encoder(self.settings.widths, 1))
+            self.network = self.placed(Network(self.settings, self.context.size))
+            self.critic = self.placed(Encoder(self.settings.widths, 1))
 
     def _adam(self, network: nn.Module) -> torch.optim.Adam:
         return torch.optim.Adam(network.parameters(), self.settings.lr, fused=True)
-
-    def _placed(self, network: nn.Module) -> nn.Module:
-        return network.to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares no such pair
 
 
 def create(settings: Settings, context: Context) -> Daad:

@@ -160,21 +160,21 @@ class Ganomaly(Detector):
         super().__init__(context)
         self.settings = settings
         self.widths = channels(context.size, settings.width)
-        self.generator = self._placed(Generator(self.widths, settings.latent))
+        self.generator = self.placed(Generator(self.widths, settings.latent))
 
     def fit(self, normal: Images, run: Run) -> dict[str, History]:
         """One stage, ``adversarial``, of a generator and a discriminator step a batch."""
         settings = self.settings
         stage = run.stage("adversarial", "lower the lr of this detector")
         self.requires_grad_(True).train()
-        critic = self._placed(Encoder(self.widths, 1))
+        critic = self.placed(Encoder(self.widths, 1))
         fresh = generator(stage.seed)
         initialise(self.generator, fresh)
         initialise(critic, fresh)
         pixels = normal.pixels.to(self.machine.device)
 
         def step(indices: Tensor, random: torch.Generator, update: Update) -> None:
-            images = _signed(self.machine.images(pixels[indices.to(pixels.device)]))
+            images = signed(self.machine.images(pixels[indices.to(pixels.device)]))
             with self.machine.autocast():
                 made = Pass(images, *self.generator(images))
                 features, real = critic(images)
@@ -191,8 +191,8 @@ class Ganomaly(Detector):
             stage,
             modules={"generator": self.generator, "discriminator": critic},
             optimizers={
-                "generator": Optimizer(self._adam(self.generator)),
-                "discriminator": Optimizer(self._adam(critic)),
+                "generator": Optimizer(adam(self.generator, settings.lr)),
+                "discriminator": Optimizer(adam(critic, settings.lr)),
             },
             step=step,
             count=len(normal),
@@ -208,24 +208,21 @@ class Ganomaly(Detector):
 
     def image_score(self, images: Tensor, maps: Tensor) -> Tensor:
         """Mean squared distance (B,) of z and ẑ."""
-        latent, _, again = self.generator(_signed(images))
+        latent, _, again = self.generator(signed(images))
         return (again - latent).square().mean(1)
 
     def reconstruct(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
         """x̂, (B, 3, H, W) in [0, 1]."""
-        _, decoded, _ = self.generator(_signed(images))
+        _, decoded, _ = self.generator(signed(images))
         return (decoded + 1) / 2
 
-    def _adam(self, network: nn.Module) -> torch.optim.Adam:
-        return torch.optim.Adam(
-            network.parameters(), self.settings.lr, betas=(0.5, 0.999), fused=True
-        )
 
-    def _placed(self, network: nn.Module) -> nn.Module:
-        return network.to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares no such pair
+def adam(network: nn.Module, lr: float) -> torch.optim.Adam:
+    """DCGAN's optimiser."""
+    return torch.optim.Adam(network.parameters(), lr, betas=(0.5, 0.999), fused=True)
 
 
-def _signed(images: Tensor) -> Tensor:
+def signed(images: Tensor) -> Tensor:
     """[0, 1] → [−1, 1]."""
     return 2 * images - 1
 

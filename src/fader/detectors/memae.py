@@ -144,7 +144,7 @@ class MemAe(Detector):
             if seed is not None:
                 torch.manual_seed(seed)
             network = AutoEncoder(self.settings)
-        return network.to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares no such pair
+        return self.placed(network)
 
 
 def _signed(images: Tensor) -> Tensor:

@@ -30,9 +30,11 @@ from fader.detectors.ganomaly import (
     SLOPE,
     Encoder,
     Pass,
+    adam,
     decoder,
     discriminator_loss,
     initialise,
+    signed,
 )
 from fader.runtime import generator
 from fader.training.loop import History, Optimizer, Run, Update, steps_of, train
@@ -167,16 +169,15 @@ class Mscam(Detector):
         self.settings = settings
         self.widths = [settings.width << level for level in range(STAGES)]
         self.side = context.size >> STAGES
-        self.generator = Generator(self.widths, settings.latent, self.side, settings.reduction)
-        self._place(self.generator)
+        fresh = Generator(self.widths, settings.latent, self.side, settings.reduction)
+        self.generator = self.placed(fresh)
 
     def fit(self, normal: Images, run: Run) -> dict[str, History]:
         """One stage, ``adversarial``, of a generator and a discriminator step a batch."""
         settings = self.settings
         stage = run.stage("adversarial", "lower the lr of this detector")
         self.requires_grad_(True).train()
-        critic = Encoder(self.widths, 1, self.side)
-        self._place(critic)
+        critic = self.placed(Encoder(self.widths, 1, self.side))
         fresh = generator(stage.seed)
         initialise(self.generator, fresh)
         initialise(critic, fresh)
@@ -184,7 +185,7 @@ class Mscam(Detector):
 
         def step(indices: Tensor, random: torch.Generator, update: Update) -> None:
             whole = self.machine.images(pixels[indices.to(pixels.device)])
-            images, erased = 2 * whole - 1, 2 * erase(whole, settings, random) - 1
+            images, erased = signed(whole), signed(erase(whole, settings, random))
             with self.machine.autocast():
                 latent, decoded = self.generator(erased)
                 made = Pass(images, latent, decoded, self.generator.encoder(decoded))
@@ -199,8 +200,8 @@ class Mscam(Detector):
             stage,
             modules={"generator": self.generator, "discriminator": critic},
             optimizers={
-                "generator": Optimizer(self._adam(self.generator)),
-                "discriminator": Optimizer(self._adam(critic)),
+                "generator": Optimizer(adam(self.generator, settings.lr)),
+                "discriminator": Optimizer(adam(critic, settings.lr)),
             },
             step=step,
             count=len(normal),
@@ -220,16 +221,8 @@ class Mscam(Detector):
 
     def reconstruct(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
         """x̂, (B, 3, H, W) in [0, 1]."""
-        _, decoded = self.generator(2 * images - 1)
+        _, decoded = self.generator(signed(images))
         return (decoded + 1) / 2
-
-    def _adam(self, network: nn.Module) -> torch.optim.Adam:
-        return torch.optim.Adam(
-            network.parameters(), self.settings.lr, betas=(0.5, 0.999), fused=True
-        )
-
-    def _place(self, network: nn.Module) -> None:
-        network.to(self.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares no such pair
 
 
 def create(settings: Settings, context: Context) -> Mscam:
