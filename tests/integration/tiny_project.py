@@ -20,7 +20,8 @@ class Project:
     def start(self, *command: str) -> subprocess.Popen:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         env = os.environ | {"PATH": path, "PYTHONPATH": str(self.root / "src")}
-        env |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        env |= {"OMP_NUM_THREADS": "1"}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)  # every job starts a Python
         env |= {"HF_HUB_OFFLINE": "1", "FADER_WEIGHTS": ""}  # no weights but the packaged ones
         return subprocess.Popen(
             command,

@@ -175,21 +175,26 @@ def _make(config: Config, job: Job) -> None:
         elif name == "normals":
             write_text(path, "{}\n")
         elif path.endswith(".json"):
-            artifacts.write_json(path, header, {"timings": {"network": [TIMING]}})
+            artifacts.write_json(path, header, {"timings": {f"ear-{config.masks.base}": [TIMING]}})
         else:
-            artifacts.write_tensors(path, images(config) if name == "packed" else {}, header)
+            tensors = {"packed": images, "trace": trace}.get(name)
+            artifacts.write_tensors(path, tensors(config) if tensors else {}, header)
 
 
+CANDIDATES = {"4": {"value": 0.9}, "8": {"value": 0.8}}
+TEST_SCORES = {"4": [0.1, 0.9, 0.2, 0.8], "8": [0.1, 0.2, 0.3, 0.4]}
 TIMING = MACHINE | {"name": "A processor", "device": "cpu", "threads": 1, "batch": 1}
 TIMING |= {"milliseconds": 1.0, "note": None}
 
 
 def _facts(config: Config, job: Job) -> dict[str, Any]:
     row = dict.fromkeys(("parameters", "trained", "macs", "bytes"), 1)
-    row |= {"name": "network", "kind": "system", "parts": {"network": 1}, "input": 64}
+    name = f"ear-{config.masks.base}"
+    row |= {"name": name, "kind": "system", "parts": {name: 1}, "input": 64}
     facts = {
         "pack": PACK,
-        "mosaic": {"mosaic": 4},
+        "mosaic": {"mosaic": 4, "candidates": CANDIDATES, "test_scores": TEST_SCORES},
+        "trace": {"scale": 8, "shown": SHOWN[0]},
         "cost": {"rows": [row | {"patch": None, "note": None}]},
     }
     return {"machine": MACHINE} | facts.get(job.phase, {})
@@ -218,6 +223,26 @@ def pictures(config: Config, grid: int, shown: Sequence[int] = SHOWN) -> dict[st
         "soft_mask": torch.rand(count, 4, 4, generator=random).half(),
         "reconstruction": pixels,
     }
+
+
+def trace(config: Config) -> dict[str, torch.Tensor]:
+    """What FADeR makes of two images, of random values."""
+    random, side = torch.Generator().manual_seed(1), config.image.size
+    grid, found = side // 8, {}
+    for name in ("normal", "tested"):
+        for part in ("image", "obfuscated", "reconstruction"):
+            pixels = torch.randint(0, 256, (3, side, side), generator=random, dtype=torch.uint8)
+            found[f"{name} {part}"] = pixels
+        found[f"{name} mask"] = torch.randint(0, 2, (side, side), generator=random).byte()
+        for part in ("predicted", "error", "soft_mask"):
+            found[f"{name} {part}"] = torch.rand(grid, grid, generator=random)
+        for part in ("raw", "map"):
+            found[f"{name} {part}"] = torch.rand(side, side, generator=random)
+        for level in range(2):
+            for part in ("before", "skip", "after"):
+                values = torch.rand(side >> level, side >> level, generator=random)
+                found[f"{name} {part} {level}"] = values
+    return found
 
 
 def grid_of(config: Config, method: Method) -> int:

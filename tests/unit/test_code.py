@@ -333,7 +333,7 @@ MASKS = {"mask.dinov2", "mask.vit", "mask.winclip"} | TRAINED_MASKS
 WITH_MEMORY = {"detector.memae", "detector.daad"}
 ADVERSARIAL = {"detector.ganomaly", "detector.scadn", "detector.mscam"}
 DETECTORS = {"detector.unet", "detector.riad", "detector.pca"} | ADVERSARIAL | WITH_MEMORY
-ON_UNET = {"ear", "mosaic", "fader", "detector.unet", "detector.riad", "evaluate", "cost"}
+ON_UNET = {"ear", "mosaic", "fader", "trace", "detector.unet", "detector.riad", "evaluate", "cost"}
 COMPUTE = MASKS | DETECTORS | ON_UNET | {"codebook"}
 
 
@@ -504,7 +504,7 @@ EDITS = [
         "maskers/threshold.py",
         "masked = cumulative >",
         "masked = cumulative >=",
-        {"ear", "mosaic", "fader", "evaluate", "cost"},
+        {"ear", "mosaic", "fader", "trace", "evaluate", "cost"},
     ),
     Edit(
         "a loss",
@@ -518,7 +518,7 @@ EDITS = [
         "vision/losses.py",
         "(margin - sign * difference)",
         "(margin + sign * difference)",
-        {"fader", "evaluate"},
+        {"fader", "trace", "evaluate"},
     ),
     Edit("the U-Net", "vision/unet.py", "LEAK = 0.01", "LEAK = 0.02", ON_UNET | {"detector.daad"}),
     Edit(
@@ -554,7 +554,7 @@ EDITS = [
         "training/schedules.py",
         "min(1.0, (iteration + 1) / iterations)",
         "min(1.0, iteration / iterations)",
-        {"fader", "evaluate"},
+        {"fader", "trace", "evaluate"},
     ),
     Edit(
         "deterministic algorithms",

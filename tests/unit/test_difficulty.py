@@ -16,6 +16,7 @@ from fader.pipeline.artifacts import read_header
 from fader.pipeline.context import Context
 from fader.pipeline.jobs import Job
 from fader.report import difficulty, write
+from fader.report.drawings import Findings
 from fader.report.records import Records
 from fader.report.sources import Source
 
@@ -157,6 +158,6 @@ def test_the_files_are_written_beside_the_other_tables():
     given = Records(
         config, records(config, [seen(BOLT, "ear-dinov2")]), sources={"synthetic-bolt": source()}
     )
-    files = write.table(given, "difficulty", Path())
+    files = write.table(Findings(given, Path()), "difficulty")
     assert list(files) == paths.table(config.run, "difficulty")
     assert [Path(path).suffix for path in files] == [".csv", ".md"]

@@ -15,24 +15,24 @@ from fader.config import Config
 from fader.errors import FaderError
 from fader.pipeline.jobs import Job
 from fader.pipeline.methods import Method
-from fader.report import figures, labels, pictures
-from fader.report.figures import (
+from fader.report import labels, pictures
+from fader.report.figures.masking import (
+    complementary_sets,
+    enlarge,
+    progressive_masks,
+    random_sets,
+)
+from fader.report.figures.paper import (
     CELLS,
     Example,
     Masking,
     Suspects,
     Suspicion,
-    complementary_sets,
-    emptied,
-    enlarge,
     figure1,
     figure2,
     figure6,
-    progressive_masks,
-    random_sets,
-    save,
-    tinted,
 )
+from fader.report.figures.style import TINT, emptied, save, tinted
 from fader.vision.mosaic import mosaic
 
 SIDE = 32
@@ -102,9 +102,7 @@ def test_emptied_and_tinted_change_the_masked_pixels_only():
     assert not emptied(image, mask)[mask].any()
     np.testing.assert_array_equal(emptied(image, mask)[~mask], image[~mask])
     np.testing.assert_array_equal(tinted(image, mask)[~mask], image[~mask])
-    np.testing.assert_allclose(
-        tinted(image, mask)[mask], image[mask] / 4 + 0.75 * figures.TINT, atol=0.5
-    )
+    np.testing.assert_allclose(tinted(image, mask)[mask], image[mask] / 4 + 0.75 * TINT, atol=0.5)
 
 
 # Drawing
@@ -264,7 +262,7 @@ def test_a_good_image_has_nothing_to_outline():
     assert "ground truth: no defect" in [text.get_text() for text in figure.texts]
 
 
-@pytest.mark.parametrize("rows", [1, 8])
+@pytest.mark.parametrize("rows", [1, 3])
 def test_nothing_overlaps_in_figure6(rows):
     names = labels.maskers(tiny(maskers=MASKERS)).values()
     maskers = {name: suspicion() for name in names}

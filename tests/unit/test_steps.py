@@ -353,3 +353,37 @@ def test_a_masker_that_is_optional_no_more_ends_the_run_that_was_made_without_it
         # Its saliency is missing, and so are the images at the side that it wants.
         with pytest.raises(FaderError, match=r"(masks/dsr/seed0|packed/.*)\.safetensors: "):
             make(alone(optional=()), phase)
+
+
+# ---- what figures 3, 4 and 5 are drawn from
+
+
+@pytest.mark.usefixtures("there")
+def test_a_trace_is_of_the_detector_that_was_measured():
+    followed = read_tensors(file(CONFIG, Job("trace", PLACE), "trace"))
+    kept = read_tensors(file(CONFIG, EVALUATE, "maps fader-dinov2"))
+    shown = kept["index"].tolist().index(facts(Job("trace", PLACE), "trace")["shown"])
+    for part in ("map", "soft_mask", "mask", "reconstruction"):
+        tolerance = 1 if part == "reconstruction" else 2e-3  # half precision
+        found, expected = followed[f"tested {part}"].float(), kept[part][shown].float()
+        torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["normal", "tested"])
+@pytest.mark.usefixtures("there")
+def test_a_trace_holds_the_equations(name):
+    found = {
+        part.removeprefix(f"{name} "): value.float()
+        for part, value in read_tensors(file(CONFIG, Job("trace", PLACE), "trace")).items()
+        if part.startswith(name)
+    }
+    scale = facts(Job("trace", PLACE), "trace")["scale"]
+    squares = ((found["image"] - found["reconstruction"]) / 255).square().mean(0)
+    side = squares.shape[0] // scale
+    patches = squares.view(side, scale, side, scale).mean((1, 3))
+    torch.testing.assert_close(found["error"], patches, rtol=0.05, atol=2e-4)
+    low, high = found["predicted"].min(), found["predicted"].max()
+    torch.testing.assert_close(found["soft_mask"], 1 - (found["predicted"] - low) / (high - low))
+    torch.testing.assert_close(found["after 0"], found["before 0"] * found["skip 0"])
+    hidden = found["mask"].bool()
+    assert (found["obfuscated"] == found["image"])[:, ~hidden].all()

@@ -9,6 +9,7 @@ from factory import BOLT, NUT, REFERENCE, missing, ok, records, row, tiny
 
 from fader.pipeline import paths
 from fader.report import render, write
+from fader.report.drawings import Findings
 from fader.report.layout import build
 from fader.report.tables import LAYOUTS
 
@@ -119,7 +120,7 @@ def test_records_from_before_a_metric_are_read_and_named():
 
 def test_its_files_are_a_page_and_the_numbers():
     found = records(tiny(), [ok(BOLT, "ear-dinov2", **told(0.5))])
-    texts = write.table(found, "metrics", REFERENCE)
+    texts = write.table(Findings(found, REFERENCE), "metrics")
     assert list(texts) == paths.table("demo", "metrics")
     rows = list(csv.DictReader(io.StringIO(next(iter(texts.values())))))
     (ear,) = (r for r in rows if (r["method"], r["category"]) == ("ear-dinov2", "bolt"))

@@ -14,6 +14,7 @@ from fader.errors import FaderError
 from fader.files import write_text
 from fader.pipeline import paths
 from fader.report import data, gate, numbers, render, warnings, write
+from fader.report.drawings import Findings
 from fader.report.gate import compare, passed, update
 from fader.report.layout import build
 from fader.report.records import Records
@@ -176,7 +177,7 @@ KINDS_OF_RUN = [
     "name", ["table1", "table2", "masks", "validation", "metrics", "statistics"]
 )
 def test_every_page_is_made_and_says_why_cells_are_empty(kinds, name):
-    texts = list(write.table(run(*kinds), name, REFERENCE).values())
+    texts = list(write.table(Findings(run(*kinds), REFERENCE), name).values())
     assert not any("nan" in text.lower() for text in texts)
     page = next(text for text in texts if "|:--" in text)
     shown = {"table1": (1,), "masks": (2,)}.get(name, (1, 2))  # image, pixel metrics or both

@@ -26,6 +26,24 @@ rule cost:
         "fader run cost > {log} 2>&1"
 
 
+rule trace:
+    input:
+        inputs("trace"),
+    output:
+        outputs("trace", seed=None),
+    log:
+        log_of("trace", "{place}"),
+    benchmark:
+        benchmark_of("trace", "{place}")
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=10,
+        gpu=GPU,
+    shell:
+        "fader run trace {wildcards.place} > {log} 2>&1"
+
+
 rule report:
     input:
         inputs("report"),

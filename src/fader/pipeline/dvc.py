@@ -27,7 +27,11 @@ SYSTEMS = {
     "detector": "${detectors}",
 }
 # All categories at once: what stands for the files that a stage without a category reads.
-TOGETHER = {"pack": "results/${run}/normals", "evaluate": "results/${run}/metrics"}
+TOGETHER = {
+    "pack": "results/${run}/normals",
+    "evaluate": "results/${run}/metrics",
+    "trace": paths.traces("${run}"),
+}
 
 
 def dvc_yaml(example: Config) -> str:

@@ -53,6 +53,11 @@ def normals(name: str, place: str) -> str:
     return f"results/{name}/normals/{place}.json"
 
 
+def traces(name: str) -> str:
+    """Folder of what figures show of FADeR; all categories lie together, for the report."""
+    return f"results/{name}/traces"
+
+
 def log(name: str, job: str) -> str:
     """Log of a job, without its suffix."""
     return f"logs/{name}/{job}"
@@ -84,7 +89,10 @@ def curve(name: str, kind: str, place: str) -> str:
 
 
 CURVES = ("roc", "pr", "losses")
-FIGURES = ("fig1", "fig2", "fig6")
+FIGURES = (
+    *("fig1", "fig2", "fig3", "fig4", "fig5", "fig6"),
+    *("gains", "tradeoff", "scales", "roc", "pr", "validation", "losses"),
+)
 
 
 def report(config: Config) -> list[str]:

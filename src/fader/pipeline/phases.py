@@ -167,6 +167,14 @@ PHASES: dict[str, Phase] = {
         inputs=reads.nothing,
         outputs=writes.costs,
     ),
+    # What Figures 3, 4 and 5 are drawn from.
+    "trace": Phase(
+        step="fader.steps.trace:trace_fader",
+        over="categories",
+        keys=("fader", "unet", "loss", "score", *_MASKS, "runtime"),
+        inputs=reads.trace,
+        outputs=writes.trace,
+    ),
     "report": Phase(
         step="fader.report:make_report",
         over="run",

@@ -72,10 +72,22 @@ def evaluate(config: Config, job: Job) -> list[Job]:
     ]
 
 
+def traced(config: Config, job: Job) -> Job:
+    """The training of FADeR that a trace explains: that with the first seed."""
+    return Job("fader", job.place, seed=config.seeds[0])
+
+
+def trace(config: Config, job: Job) -> list[Job]:
+    """That training, and all that it reads."""
+    followed = traced(config, job)
+    return [*fader(config, followed), followed]
+
+
 def report(config: Config, job: Job) -> list[Job]:
     """All that was measured."""
     packs = [Job("pack", place) for place in config.categories]
     measured = [
         Job("evaluate", place, seed=seed) for place in config.categories for seed in config.seeds
     ]
-    return [*packs, *measured, Job("cost")]
+    traces = [Job("trace", place) for place in config.categories]
+    return [*packs, *measured, Job("cost"), *traces]

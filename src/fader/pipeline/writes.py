@@ -71,6 +71,11 @@ def costs(config: Config, job: Job) -> dict[str, str]:
     return {"cost": f"{paths.run(config.run)}/cost/cost.json"}
 
 
+def trace(config: Config, job: Job) -> dict[str, str]:
+    """Tensors of two images' way through FADeR."""
+    return {"trace": f"{paths.traces(config.run)}/{job.place}/fader.safetensors"}
+
+
 def report(config: Config, job: Job) -> dict[str, str]:
     """Tables, figures, curves and numbers."""
     return {path: path for path in paths.report(config)}

@@ -105,31 +105,35 @@ def auroc_csv(numbers: Mapping[str, Any]) -> str:
     return table(("row", *AUROCS), sorted(rows, key=lambda row: row[0]))
 
 
+def roc(record: Record) -> Curve:
+    """Image-level ROC: false- and true-positive rates."""
+    from sklearn.metrics import roc_curve  # seconds to import, and tables do without
+
+    fpr, tpr, _ = roc_curve(record.labels, record.scores)
+    return fpr, tpr
+
+
+def pr(record: Record) -> Curve:
+    """Image-level recall and precision."""
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, _ = precision_recall_curve(record.labels, record.scores)
+    return recall, precision
+
+
 def roc_csv(records: Iterable[Record], lacking: str | None = None) -> str:
-    """Image-level ROC of every method and seed of one category: rows method, point, fpr, tpr.
+    """ROC of every method and seed of one category: rows method, point, fpr, tpr.
 
     Parameters
     ----------
     lacking : why there is none: the one entry of the legend, then.
     """
-    from sklearn.metrics import roc_curve  # seconds to import, and tables do without
-
-    def curve(record: Record) -> Curve:
-        fpr, tpr, _ = roc_curve(record.labels, record.scores)
-        return fpr, tpr
-
-    return _curves(("fpr", "tpr"), records, curve, lacking)
+    return _curves(("fpr", "tpr"), records, roc, lacking)
 
 
 def pr_csv(records: Iterable[Record], lacking: str | None = None) -> str:
-    """Image-level precision and recall, likewise: rows method, point, recall, precision."""
-    from sklearn.metrics import precision_recall_curve
-
-    def curve(record: Record) -> Curve:
-        precision, recall, _ = precision_recall_curve(record.labels, record.scores)
-        return recall, precision
-
-    return _curves(("recall", "precision"), records, curve, lacking)
+    """Precision and recall, likewise: rows method, point, recall, precision."""
+    return _curves(("recall", "precision"), records, pr, lacking)
 
 
 def _curves(
@@ -155,8 +159,7 @@ def losses_csv(histories: Mapping[str, Path]) -> str:
     """
     rows = []
     for name, path in histories.items():
-        with path.open(encoding="utf-8", newline="") as stream:
-            lines = list(csv.DictReader(stream))
+        lines = _history(path)
         several = len({line["stage"] for line in lines}) > 1
         for line in lines:
             step, stage = int(line.pop("step")), line.pop("stage")
@@ -166,6 +169,26 @@ def losses_csv(histories: Mapping[str, Path]) -> str:
                     curve = " ".join((name, stage, loss) if several else (name, loss))
                     rows.append((curve, step, float(value)))
     return table(("curve", "step", "loss"), rows)
+
+
+def losses(path: Path) -> dict[str, Curve]:
+    """Steps and loss of each stage of a training, as shares of its first value; by the stage's
+    name, with a space before it where there are several."""
+    lines = _history(path)
+    stages = dict.fromkeys(line["stage"] for line in lines)
+    curves = {}
+    for stage in stages:
+        of_stage = [line for line in lines if line["stage"] == stage and line["loss"]]
+        steps = np.array([int(line["step"]) for line in of_stage])
+        values = np.array([float(line["loss"]) for line in of_stage])
+        if len(values) and values[0]:
+            curves[f" {stage}" if len(stages) > 1 else ""] = steps, values / values[0]
+    return curves
+
+
+def _history(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from fader.config import Config
 from fader.errors import FaderError
@@ -13,36 +12,25 @@ from fader.pipeline import artifacts
 from fader.pipeline.context import checked
 from fader.pipeline.jobs import Job
 from fader.pipeline.methods import Method
-from fader.report import figures, labels
+from fader.report import labels
+from fader.report.figures import paper
+from fader.report.figures.diagrams import Skip, Trace
 
-ROWS = 8  # of Figure 6, at most
+ROWS = 8  # of Figures 1 and 6, at most: a page
+PIXELS = ("image", "obfuscated", "reconstruction")
 
 Arrays = dict[str, np.ndarray]
 
 
-def figure1(config: Config) -> Figure:
-    """FADeR's steps on every category's images."""
-    return figures.figure1(list(examples(config)))
-
-
-def figure2(config: Config) -> Figure:
-    """Ways of masking one image."""
-    return figures.figure2(masking(config))
-
-
-def figure6(config: Config) -> Figure:
-    """What every masker suspects."""
-    return figures.figure6(suspects(config))
-
-
-def examples(config: Config) -> Iterator[figures.Example]:
-    """Images of every category as FADeR sees them, with the first seed."""
-    for place, category in config.categories.items():
+def examples(config: Config) -> Iterator[paper.Example]:
+    """Images of the first categories, equally many of each, as FADeR sees them, with the first
+    seed."""
+    for place, each in _on_a_page(config):
         packed = _packed(config, place)
         pictures = _pictures(config, place, Method("fader", config.masks.base))[1]
-        for row, index in enumerate(pictures["index"].tolist()):
-            yield figures.Example(
-                title=f"{category.category}\n{packed.defects[index]}",
+        for row, index in enumerate(pictures["index"].tolist()[:each]):
+            yield paper.Example(
+                title=_title(config, place, packed, index),
                 image=packed.image(index),
                 binary_mask=pictures["mask"][row].astype(bool),
                 soft_mask=pictures["soft_mask"][row].astype(np.float32),
@@ -52,16 +40,16 @@ def examples(config: Config) -> Iterator[figures.Example]:
             )
 
 
-def masking(config: Config) -> figures.Masking:
+def masking(config: Config) -> paper.Masking:
     """The first image shown of the first category, with EAR's mask, m* and anomaly map."""
-    place, category = next(iter(config.categories.items()))
+    place = next(iter(config.categories))
     packed = _packed(config, place)
     pictures = _pictures(config, place, Method("ear", config.masks.base))[1]
     header, _ = checked(config, Job("mosaic", place, seed=config.seeds[0]), "scale")
     scale, index = header.facts["mosaic"], int(pictures["index"][0])
     image, mask = packed.image(index), pictures["mask"][0].astype(bool)
-    return figures.Masking(
-        title=f"{category.category}\n{packed.defects[index]}",
+    return paper.Masking(
+        title=_title(config, place, packed, index),
         image=image,
         truth=packed.truth(index),
         binary_mask=mask,
@@ -80,23 +68,64 @@ def mosaic(image: np.ndarray, scale: int) -> np.ndarray:
     return means.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
-def suspects(config: Config) -> list[figures.Suspects]:
+def suspects(config: Config) -> list[paper.Suspects]:
     """Images of the first categories, equally many of each, as every masker sees them.
 
     Raises
     ------
     FaderError : two maskers show different images.
     """
+    return [row for place, each in _on_a_page(config) for row in _suspected(config, place)[:each]]
+
+
+def _on_a_page(config: Config) -> list[tuple[str, int]]:
+    """The first categories, and how many images of each fit on a page."""
     places = list(config.categories)[:ROWS]
-    each = ROWS // len(places)
-    return [row for place in places for row in _suspected(config, place)[:each]]
+    return [(place, ROWS // len(places)) for place in places]
 
 
-def _suspected(config: Config, place: str) -> list[figures.Suspects]:
+def _title(config: Config, place: str, packed: "_Packed", index: int) -> str:
+    """Category and defect of a test image."""
+    return f"{config.categories[place].category}\n{packed.defects[index]}"
+
+
+def traces(config: Config) -> tuple[Trace, Trace]:
+    """What FADeR makes of a fitted normal and of a test image of the first category, step by
+    step."""
+    place = next(iter(config.categories))
+    header, path = checked(config, Job("trace", place), "trace")
+    arrays, packed = artifacts.read_arrays(path), _packed(config, place)
+    shown, scale = header.facts["shown"], header.facts["scale"]
+    tested = _title(config, place, packed, shown).replace("\n", ", ")
+    normal = f"{config.categories[place].category}, normal"
+    return (
+        _trace(arrays, "normal", normal, scale, None),
+        _trace(arrays, "tested", tested, scale, packed.truth(shown)),
+    )
+
+
+def _trace(arrays: Arrays, name: str, title: str, scale: int, truth: np.ndarray | None) -> Trace:
+    found = {
+        part: value
+        for which, _, part, value in ((*key.partition(" "), array) for key, array in arrays.items())
+        if which == name
+    }
+    pixels = {part: found[part].transpose(1, 2, 0) for part in PIXELS}
+    plain = {part: found[part] for part in ("predicted", "error", "soft_mask", "raw", "map")}
+    levels = sum(part.startswith("skip ") for part in found)
+    skips = [
+        Skip(found[f"before {level}"], found[f"skip {level}"], found[f"after {level}"])
+        for level in range(levels)
+    ]
+    mask = found["mask"].astype(bool)
+    return Trace(title, scale, mask=mask, skips=skips, truth=truth, **pixels, **plain)
+
+
+def _suspected(config: Config, place: str) -> list[paper.Suspects]:
     packed = _packed(config, place)
     base = Method("mask", config.masks.base)
     indices = _pictures(config, place, base)[1]["index"].tolist()
-    maskers: dict[str, list[figures.Suspicion] | None] = {}
+    maskers: dict[str, list[paper.Suspicion] | None] = {}
     for masker, label in labels.maskers(config).items():
         method = Method("mask", masker)
         facts, pictures = _pictures(config, place, method)
@@ -109,9 +138,9 @@ def _suspected(config: Config, place: str) -> list[figures.Suspects]:
                 f" {indices}; run the evaluation again"
             )
         saliency, masks = pictures["map"].astype(np.float32), pictures["mask"].astype(bool)
-        maskers[label] = [figures.Suspicion(*pair) for pair in zip(saliency, masks, strict=True)]
+        maskers[label] = [paper.Suspicion(*pair) for pair in zip(saliency, masks, strict=True)]
     return [
-        figures.Suspects(
+        paper.Suspects(
             title=f"{config.categories[place].category}\n{packed.defects[index]}",
             image=packed.image(index),
             truth=packed.truth(index),

@@ -1,0 +1,277 @@
+"""All figures of a run: a caption each, and how it is drawn from what the run found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import isnan, nan
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from fader.config import Config
+from fader.evaluation import metrics
+from fader.pipeline import artifacts, phases
+from fader.pipeline.context import checked
+from fader.pipeline.jobs import Job, method_of
+from fader.pipeline.methods import Method
+from fader.report import cost, labels, numbers, pictures
+from fader.report.figures import charts, diagrams, paper
+from fader.report.records import Record, Records
+from fader.report.statistics import Statistics, statistics
+from fader.report.warn import levels
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a run found, each part worked out once.
+
+    Parameters
+    ----------
+    records : what was measured.
+    reference : folder of the paper's tables.
+    """
+
+    records: Records
+    reference: Path
+
+    @property
+    def config(self) -> Config:
+        """Of the run."""
+        return self.records.config
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Differences with their intervals."""
+        return statistics(self.records, self.reference)
+
+    @cached_property
+    def costs(self) -> list[dict[str, Any]]:
+        """Rows of the cost table with their timings."""
+        header, path = checked(self.config, Job("cost"), "cost")
+        timings = artifacts.volatile(path)["timings"]
+        return [row | {"timings": timings[row["name"]]} for row in header.facts["rows"]]
+
+    @cached_property
+    def traces(self) -> tuple[diagrams.Trace, diagrams.Trace]:
+        """A normal and a test image on their way through FADeR."""
+        return pictures.traces(self.config)
+
+    @cached_property
+    def compared(self) -> list[Method]:
+        """EAR and FADeR under the base masker, and every baseline."""
+        config = self.config
+        base = [Method(stage, config.masks.base) for stage in ("ear", "fader")]
+        return base + [Method("detector", name) for name in config.detectors]
+
+    def histories(self, place: str) -> dict[str, Path]:
+        """Losses of everything trained on a category, by a name for the legend."""
+        config, files = self.config, {}
+        for job in phases.jobs(config, place=place):
+            path = phases.outputs(config, job).get("losses")
+            if path is not None:
+                facts = checked(config, job, "weights")[0].facts
+                artifacts.check_beside(path, facts.get("losses"))
+                files[f"{_trained(config, job)} seed {job.seed}"] = Path(path)
+        return files
+
+
+def _trained(config: Config, job: Job) -> str:
+    """What a job trains, as in the names of methods."""
+    if job.phase == "mask":
+        return f"mask-{job.system}"
+    return job.phase if job.phase == "ear" else str(method_of(config, job))
+
+
+def _gains(found: Findings) -> Figure:
+    records, table = found.records, found.statistics.intervals
+    rows = []
+    for masker, label in labels.maskers(found.config).items():
+        pair = Method("ear", masker), Method("fader", masker)
+        names = dict(zip(("against", "method"), map(str, pair), strict=True))
+        for place, category in found.config.categories.items():
+            cell = names | {"dataset": category.dataset, "category": category.category}
+            here = table[(table[list(cell)] == pd.Series(cell)).all(axis=1)]
+            low, high = (float(here[bound].iloc[0]) for bound in ("low", "high"))
+            if not isnan(low):
+                before, after = (_mean(records, place, each, "image_auroc") for each in pair)
+                title = records.title(place)
+                rows.append(charts.Gain(label, title, before, after, low, high))
+    return charts.gains(rows)
+
+
+def _tradeoff(found: Findings) -> Figure:
+    systems, timed = [], ""
+    for row in (row for row in found.costs if row["kind"] == "system"):
+        method, timing = Method.parse(row["name"]), row["timings"][0]
+        places = found.records.places
+        auroc = fmean(_mean(found.records, place, method, "image_auroc") for place in places)
+        if timing["milliseconds"] is not None and not isnan(auroc):
+            timed = f"{cost.DEVICE_LABEL[timing['device']]}, batch {timing['batch']}"
+            label = labels.method(found.config, method)
+            priced = charts.Priced(label, auroc, timing["milliseconds"], row["parameters"])
+            systems.append(priced)
+    return charts.tradeoff(systems, timed)
+
+
+def _scales(found: Findings) -> Figure:
+    criterion = f"validation, {found.config.validation.criterion}"
+    if found.config.mosaic.policy == "oracle":
+        criterion = "test labels, a diagnostic"
+    return charts.scales([_search(found, place) for place in found.config.categories], criterion)
+
+
+def _search(found: Findings, place: str) -> charts.Search:
+    """The search of m* on a category."""
+    jobs = [Job("mosaic", place, seed=seed) for seed in found.config.seeds]
+    facts = [checked(found.config, job, "scale")[0].facts for job in jobs]
+    title, scales = found.records.title(place), list(facts[0]["candidates"])
+    if not scales:
+        return charts.Search(title, [], [], [], [])
+    truth = None
+    if found.records.lacking(place, "image_auroc") is None:
+        ear = Method("ear", found.config.masks.base)
+        truth = np.array(found.records.get(place, ear, found.config.seeds[0]).labels)
+    return charts.Search(
+        title,
+        scales=[int(scale) for scale in scales],
+        chosen=[each["mosaic"] for each in facts],
+        validation=[[each["candidates"][scale]["value"] for scale in scales] for each in facts],
+        test=[
+            [metrics.auroc(np.array(each["test_scores"][scale]), truth) for scale in scales]
+            for each in facts
+            if truth is not None
+        ],
+    )
+
+
+def _roc(found: Findings) -> Figure:
+    return charts.curves(
+        [_curves(found, place, numbers.roc) for place in found.config.categories],
+        ("false-positive rate", "true-positive rate"),
+    )
+
+
+def _pr(found: Findings) -> Figure:
+    return charts.curves(
+        [_curves(found, place, numbers.pr) for place in found.config.categories],
+        ("recall", "precision"),
+    )
+
+
+def _curves(found: Findings, place: str, curve: Callable[[Record], numbers.Curve]) -> charts.Curves:
+    """Curves of a category, with the first seed."""
+    records, seed = found.records, found.config.seeds[0]
+    lacking = records.lacking(place, "image_auroc")
+    ran = [records.get(place, method, seed) for method in found.compared]
+    lines = {
+        labels.method(found.config, record.method): curve(record)
+        for record in ran
+        if record.missing is None and lacking is None
+    }
+    return charts.Curves(records.title(place), lines, lacking or "")
+
+
+def _validation(found: Findings) -> Figure:
+    config, records = found.config, found.records
+    (level,) = levels(config)[:1]
+    points = {}
+    for method in found.compared:
+        cells = [
+            (
+                _mean(records, place, method, f"validation_{level}_auroc"),
+                _mean(records, place, method, f"{level}_auroc"),
+            )
+            for place in records.places
+        ]
+        known = [cell for cell in cells if not any(map(isnan, cell))]
+        points[labels.method(config, method)] = known
+    return charts.validation(points, config.report.warn_below, level)
+
+
+def _losses(found: Findings) -> Figure:
+    seed, shown = found.config.seeds[0], {"ear", *map(str, found.compared)}
+    categories = []
+    for place in found.config.categories:
+        lines: dict[str, numbers.Curve] = {}
+        for name, path in found.histories(place).items():
+            of, _, number = name.rpartition(" seed ")
+            if int(number) == seed and (of in shown or of.startswith("mask-")):
+                lines |= {f"{of}{stage}": curve for stage, curve in numbers.losses(path).items()}
+        categories.append(charts.Curves(found.records.title(place), lines, "nothing was trained"))
+    return charts.curves(categories, ("optimiser step", "loss, first value = 1"), scale="log")
+
+
+def _mean(records: Records, place: str, method: Method, metric: str) -> float:
+    """Over the seeds that have it; NaN where none has."""
+    values = records.values(place, method, metric).values()
+    return fmean(values) if values else nan
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure: what it shows, in a sentence, and how it is drawn."""
+
+    caption: str
+    draw: Callable[[Findings], Figure]
+
+
+DRAWINGS: Mapping[str, Drawing] = {
+    "fig1": Drawing(
+        "Figure 1. Input, binary mask, soft mask, reconstruction, anomaly map and ground truth.",
+        lambda found: paper.figure1(list(pictures.examples(found.config))),
+    ),
+    "fig2": Drawing(
+        "Figure 2. Ways of masking an image, and the hint in EAR's mask.",
+        lambda found: paper.figure2(pictures.masking(found.config)),
+    ),
+    "fig3": Drawing(
+        "Figure 3. Overview: FADeR attenuates what the skips of EAR's U-Net carry.",
+        lambda found: diagrams.figure3(found.traces[1]),
+    ),
+    "fig4": Drawing(
+        "Figure 4. Construction of the loss on a normal image: Φ learns to rank patches by the"
+        " errors that the decoder makes.",
+        lambda found: diagrams.figure4(found.traces[0], found.config.fader.margin),
+    ),
+    "fig5": Drawing(
+        "Figure 5. Inference on a test image, from I to its anomaly map and score.",
+        lambda found: diagrams.figure5(found.traces[1]),
+    ),
+    "fig6": Drawing(
+        "Figure 6. Saliency and binary mask of every masker.",
+        lambda found: paper.figure6(pictures.suspects(found.config)),
+    ),
+    "gains": Drawing(
+        "Image AUROC of EAR (hollow) and FADeR (filled) under every masker, and the difference with"
+        " its 95 % bootstrap interval.",
+        _gains,
+    ),
+    "tradeoff": Drawing(
+        "Mean image AUROC against what inference costs; the grey line joins the systems that none"
+        " beats in both, the Pareto front.",
+        _tradeoff,
+    ),
+    "scales": Drawing(
+        "The search of the mosaic's scale: the criterion that chooses m*, and the test image AUROC,"
+        " which has no part in it.",
+        _scales,
+    ),
+    "roc": Drawing("ROC of the image scores of every category, first seed.", _roc),
+    "pr": Drawing("Precision and recall of the image scores of every category, first seed.", _pr),
+    "validation": Drawing(
+        "Label-free validation AUROC against test AUROC, a point a category and system; left of the"
+        " dotted line the run warns.",
+        _validation,
+    ),
+    "losses": Drawing(
+        "Training losses of maskers, EAR, FADeR and baselines, first seed, as shares of their first"
+        " value.",
+        _losses,
+    ),
+}

@@ -1,0 +1,1 @@
+"""Figures, drawn from tensors and numbers of the run; nothing is drawn by hand."""
