@@ -547,7 +547,7 @@ EDITS = [
         "training/loop.py",
         "derive_seed(self.seed, name)",
         'derive_seed(self.seed, "stage", name)',
-        COMPUTE - {"mosaic", "evaluate", "cost"},
+        COMPUTE - {"mosaic", "evaluate", "cost", "trace"},
     ),
     Edit(
         "FADeR's schedule",
