@@ -6,7 +6,7 @@ paper's value and the difference to three. The LaTeX needs the package booktabs.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -17,6 +17,10 @@ from fader.report.layout import Group, Table
 from fader.report.paper import AVERAGE
 
 ABSENT = "–"
+SLASH = " / "
+WIDTH = 160  # characters of a Markdown table, at most
+
+_KINDS = ("ours", "paper", "difference")
 
 _MARKDOWN = str.maketrans({"\\": r"\\", "|": r"\|", "*": r"\*", "<": r"\<", "\n": " "})
 # What else has a meaning only where it stands: emphasis, strikethrough, a link, an entity.
@@ -45,16 +49,40 @@ def csv(table: Table) -> str:
 
 
 def markdown(table: Table) -> str:
-    """The table as Markdown, with caption and notes."""
+    """The table as Markdown, with caption and notes; in parts where it is wider than ``WIDTH``."""
     leading = _leading(table)
-    headers = [name.capitalize() for name in leading] + [
-        group.header if kind == "ours" else f"{group.header}, {kind}"
-        for group in table.layout.groups
-        for kind in _kinds(table, group)
+    headers = [*map(str.capitalize, leading), *(group.header for group in table.layout.groups)]
+    rows = [
+        naming + [_cell(table, group, row) for group in table.layout.groups]
+        for naming, row in _lines(table)
     ]
-    align = "l" * len(leading) + "r" * (len(headers) - len(leading))
-    body = pipe([escaped(header) for header in headers], _printed(table), align)
-    return f"{escaped(table.caption)}\n\n{body}\n" + bullets(table.notes)
+    parts = [
+        pipe(
+            [escaped(headers[column]) for column in columns],
+            [[row[column] for column in columns] for row in rows],
+            "l" * len(leading) + "r" * (len(columns) - len(leading)),
+        )
+        for columns in _parts(headers, rows, len(leading))
+    ]
+    caption = table.caption
+    if any(name.startswith("paper_") for name in table.frame):
+        caption += f" A cell that has the paper's value: {SLASH.join(_KINDS)}."
+    between = "\n\n"
+    return f"{escaped(caption)}\n\n{between.join(parts)}\n" + bullets(table.notes)
+
+
+def _parts(headers: Sequence[str], rows: Sequence[Sequence[str]], leading: int) -> list[list[int]]:
+    """Columns of each part: those that name a row, and as many others as fit."""
+    titles = [f"{header}  " for header in headers]  # tabulate leaves as much room
+    widths = [3 + max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    naming = list(range(leading))
+    room, parts = WIDTH - sum(widths[:leading]), [[*naming]]
+    for column in range(leading, len(headers)):
+        used = sum(widths[other] for other in parts[-1][leading:])
+        if used and used + widths[column] > room:
+            parts.append([*naming])
+        parts[-1].append(column)
+    return parts
 
 
 def escaped(text: str) -> str:
@@ -109,9 +137,13 @@ def latex(table: Table) -> str:
         " & ".join([name.capitalize() for name in leading] + kinds) + r" \\",
     ]
     before = None
-    for category, cells in zip(table.frame["category"], _printed(table), strict=True):
+    for naming, row in _lines(table):
+        category = row["category"]
         if before is None or AVERAGE in (before, category):
             lines.append(r"\midrule")
+        cells = naming + [
+            _text(group, row, kind) for group in groups for kind in _kinds(table, group)
+        ]
         lines.append(" & ".join(cell.translate(_LATEX) for cell in cells) + r" \\")
         before = category
     lines += [r"\bottomrule", r"\end{tabular}"]
@@ -122,7 +154,7 @@ def latex(table: Table) -> str:
 def _kinds(table: Table, group: Group) -> list[str]:
     """The printed columns of a group."""
     compared = any(f"paper_{key}" in table.frame for key in group.keys)
-    return ["ours", "paper", "difference"] if compared else ["ours"]
+    return list(_KINDS) if compared else ["ours"]
 
 
 def _leading(table: Table) -> list[str]:
@@ -132,22 +164,42 @@ def _leading(table: Table) -> list[str]:
     return [*block, *(["dataset"] if several else []), "category"]
 
 
-def _printed(table: Table) -> list[list[str]]:
-    """Cells as text, a list per row of the frame; a block is named on its first row."""
-    layout, lines, previous = table.layout, [], None
+def _lines(table: Table) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """What names each printed row, and its numbers. A block is named on its first row; one without
+    any number is that row alone."""
+    name, previous = table.layout.block_name, ""
+    empty = _empty(table)
     for row in table.frame.to_dict("records"):
-        line = []
-        for name in _leading(table):
-            text = str(row[name])
-            if name == layout.block_name:
-                text = layout.block_labels.get(text, text) if text != previous else ""
-                previous = row[name]
-            line.append(text)
-        for group in layout.groups:
-            for kind in _kinds(table, group):
-                line.append(" → ".join(_part(row, key, kind) for key in group.keys))
-        lines.append(line)
-    return lines
+        block = str(row[name]) if name else ""
+        first = block != previous or not name
+        if first or block not in empty:
+            naming = ["" if block in empty else str(row[column]) for column in _leading(table)]
+            if name:
+                naming[0] = table.layout.block_labels.get(block, block) if first else ""
+            yield naming, {"category": row["category"]} if block in empty else row
+        previous = block
+
+
+def _empty(table: Table) -> set[str]:
+    """Blocks in which nothing was measured."""
+    if not table.layout.block_name:
+        return set()
+    means = [column for column in table.frame if column.endswith("_mean")]
+    blocks = table.frame[table.layout.block_name]
+    return set(blocks) - set(blocks[table.frame[means].notna().any(axis=1)])
+
+
+def _cell(table: Table, group: Group, row: Mapping[str, Any]) -> str:
+    """All there is of a group in one cell: ours, the paper's and the difference, where the paper
+    has a value."""
+    ours, *compared = (_text(group, row, kind) for kind in _kinds(table, group))
+    return SLASH.join([ours, *(text for text in compared if text != ABSENT)])
+
+
+def _text(group: Group, row: Mapping[str, Any], kind: str) -> str:
+    """One kind of a group's numbers, a dash where none is known."""
+    parts = [_part(row, key, kind) for key in group.keys]
+    return ABSENT if set(parts) == {ABSENT} else " → ".join(parts)
 
 
 def _part(row: Mapping[str, Any], key: str, kind: str) -> str:
