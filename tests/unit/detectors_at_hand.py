@@ -7,10 +7,14 @@ from torch import Tensor
 
 from fader.config import (
     Daad,
+    Draem,
     Ganomaly,
+    GeneratedTextures,
+    Jnld,
     Loss,
     MemAe,
     Mscam,
+    OmniAl,
     Pca,
     PlainUNet,
     Riad,
@@ -24,6 +28,15 @@ from fader.training.checkpoint import Checkpoint
 from fader.training.loop import Run
 
 SIZE = 32
+_SYNTHESIS = {
+    "width": 2,
+    "segmentation": 8,
+    "textures": GeneratedTextures(source="generated", count=6),
+    "epochs": 3,
+    "batch": 9,
+    "lr": 0.01,
+}
+_NOTICEABLE = {"levels": [0.2, 0.6], "similar": 0.9} | _SYNTHESIS
 SETTINGS = {
     "unet": PlainUNet(kind="unet", epochs=3, batch=4, lr=0.002, schedule="onecycle"),
     "riad": Riad(
@@ -93,6 +106,9 @@ SETTINGS = {
         erasing=0.5,
         erased=[0.02, 0.4],
     ),
+    "draem": Draem(kind="draem", **_SYNTHESIS),
+    "jnld": Jnld(kind="jnld", smooth=3, **_NOTICEABLE),
+    "omnial": OmniAl(kind="omnial", smooths=[3, 1], dilation=2, reduction=2, **_NOTICEABLE),
     "pca": Pca(kind="pca", components=4),
 }
 TRAINED = [name for name in SETTINGS if name != "pca"]

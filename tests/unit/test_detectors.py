@@ -27,6 +27,9 @@ LONGER = {
     "daad": {"epochs": 12},
     "scadn": {"epochs": 20},
     "mscam": {"epochs": 60, "batch": 9},
+    "draem": {"epochs": 100, "batch": 6},
+    "jnld": {"epochs": 100, "batch": 6},
+    "omnial": {"epochs": 100, "batch": 6},
     "pca": {},
 }
 

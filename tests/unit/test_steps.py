@@ -23,18 +23,21 @@ from chain import (
     file,
     make,
     record,
+    small,
 )
 from sklearn.metrics import roc_auc_score
+from tiny import PRESET
 
 from fader import runtime
+from fader.config import parse
 from fader.errors import FaderError, MissingWeights
 from fader.maskers.threshold import binarise, enlarge
 from fader.pipeline import phases
-from fader.pipeline.artifacts import read_tensors
+from fader.pipeline.artifacts import read_header, read_tensors
 from fader.pipeline.context import Context
 from fader.pipeline.jobs import Job, trained_job
 from fader.pipeline.methods import Method, methods
-from fader.steps import inputs, models
+from fader.steps import evaluate, inputs, models
 
 # What is trained on EAR, and over how many grid points.
 POINTS = {
@@ -202,6 +205,23 @@ def test_a_baseline_has_neither_masks_nor_choices():
     assert found["validation"].keys() == {"image_auroc", "pixel_auroc"}
     shown = read_tensors(file(CONFIG, EVALUATE, "maps pca"))
     assert shown.keys() == {"index", "map", "reconstruction"}
+
+
+@pytest.mark.usefixtures("there")
+def test_a_baseline_that_trains_on_a_kind_of_defect_is_judged_on_the_others():
+    config = parse(small(detectors={"draem": PRESET["detectors"]["draem"]}), "small")
+    context = Context(config, EVALUATE)
+    kinds = read_header(file(CONFIG, PACK, "split")).facts["kinds"]["checked"]
+    assert kinds == ["perlin", "cutpaste", "scar", "swap"]
+    whole = inputs.label_free(context, fold="checked")
+    judged = evaluate._checked(context, Method.parse("draem"))
+    assert judged.normal.pixels.equal(whole.normal.pixels)
+    assert judged.defective.pixels.equal(whole.defective.pixels[1:])
+    assert judged.truth.equal(whole.truth[1:])
+    for other in ("pca", "ear-dinov2"):
+        assert len(evaluate._checked(context, Method.parse(other)).defective) == 4
+    with pytest.raises(FaderError, match=r"^validation.kinds: every defect of the fold checked"):
+        inputs.without(context, whole, kinds, "checked")
 
 
 # Choices

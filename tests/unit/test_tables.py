@@ -8,10 +8,24 @@ from statistics import stdev
 
 import pandas as pd
 import pytest
-from factory import BOLT, DETECTORS, MASKERS, NUT, REFERENCE, missing, ok, records, row, tiny
+from factory import (
+    BOLT,
+    DATASETS,
+    DETECTORS,
+    MASKERS,
+    NUT,
+    PRESET,
+    REFERENCE,
+    missing,
+    ok,
+    records,
+    row,
+    tiny,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fader.config import parse
 from fader.report import render
 from fader.report.layout import build
 from fader.report.paper import paper_values
@@ -187,6 +201,48 @@ def test_visa_is_compared_with_table_5_alone():
     assert "table5" not in tiny(MVTEC).tables()
 
 
+def test_table5_has_the_papers_columns_in_its_order_and_ears():
+    methods = ("draem", "jnld", "omnial", "fader-dinov2", "ear-dinov2", "pca")
+    given = [ok(CANDLE, method, image=0.5 + i / 20) for i, method in enumerate(methods)]
+    made = table("table5", given, [CANDLE], detectors=("pca", "draem", "jnld", "omnial"))
+    keys = [name.removesuffix("_mean") for name in made.frame if name.endswith("_mean")]
+    assert keys == ["draem", "jnld", "omnial", "fader", "ear"]
+    candle = row(made.frame, category="candle")
+    for key in keys[:-1]:
+        assert candle[f"paper_{key}"] == paper_values(5, REFERENCE)["candle", key, "image_auroc"]
+        ours = candle[f"{key}_mean"] - candle[f"paper_{key}"]
+        assert candle[f"difference_{key}"] == pytest.approx(ours)
+    assert "paper_ear" not in made.frame
+    text = render.markdown(made)
+    headers = printed_row(text, "Category")[1:]
+    assert headers == ["DRAEM", "JNLD", "OmniAL", "FADeR_EAR", "EAR"]
+    assert "JNLD is re-derived where no source says" in text
+    assert "OmniAL is re-derived where no source says" in text
+    assert "The paper's Table 5 has no column of EAR." in text
+
+
+def test_table5_is_made_for_every_set_in_visas_layout_beside_the_paper_for_visa_alone():
+    likeness = DATASETS["synthetic"] | {"layout": "visa"}
+    softgels = ("likeness", "softgels")
+    datasets = {"likeness": likeness, "visa": DATASETS["visa"], "synthetic": DATASETS["synthetic"]}
+    config = tiny([BOLT]).plain | {
+        "datasets": datasets,
+        "categories": {
+            "-".join(pair): dict(zip(("dataset", "category"), pair, strict=True))
+            for pair in (BOLT, softgels, CANDLE)
+        },
+        "detectors": {"draem": PRESET["detectors"]["draem"]},
+    }
+    found = records(
+        parse(config, "tiny"), [ok(pair, "draem", image=0.8) for pair in (softgels, CANDLE)]
+    )
+    made = build(LAYOUTS["table5"](found), found, REFERENCE)
+    assert "table5" in found.config.tables()
+    assert list(made.frame.category) == ["softgels", "average", "candle", "average"]
+    assert pd.isna(row(made.frame, category="softgels").paper_draem)
+    assert row(made.frame, category="candle").paper_draem == 0.823
+
+
 def test_table2_stacks_the_maskers_before_and_after():
     given = [
         *REAL,
@@ -286,12 +342,13 @@ def test_baselines_stand_beside_the_papers_and_supplements_after_it():
 
 
 def test_what_no_source_gives_is_said_below_the_table():
-    detectors = ("mscam", "unet", "daad", "pca")
+    detectors = ("mscam", "unet", "daad", "pca", "draem", "jnld")
     made = first([], [BOLT], detectors=detectors)
     found = [note for note in made.notes if "re-derived" in note]
     assert [note.partition(" is re-derived where no source says: ")[0] for note in found] == [
         "MS-CAM",
         "DAAD",
+        "JNLD",
     ]
 
 
@@ -302,6 +359,19 @@ def test_a_baseline_that_draws_at_test_says_how_far_that_moves_its_scores():
         "RIAD draws its masks at test. Over five draws an image's score has a standard deviation of"
         " this share of that between images: bolt 12 %."
     ]
+
+
+def test_validation_says_which_baselines_are_judged_on_other_kinds_than_they_train_on():
+    made = table("validation", [], [BOLT], detectors=("pca", "draem", "omnial"))
+    expected = (
+        "Trained on synthetic defects of the kind perlin themselves, so judged on cutpaste, scar,"
+        " swap alone: DRAEM, OmniAL."
+    )
+    assert expected in made.notes
+    changes = {"validation__kinds": ["scar", "swap"]}
+    for detectors, others in ((("pca",), {}), (("draem",), changes)):
+        made = table("validation", [], [BOLT], detectors=detectors, **others)
+        assert not [note for note in made.notes if "judged on" in note]
 
 
 def test_validation_shows_every_system_and_the_rank_correlation():

@@ -5,10 +5,18 @@ field says what it is, its unit, its range and where its value comes from ("our 
 paper is silent). ``workflow/schemas/params.schema.json`` is generated from these models.
 """
 
-from fader.config.base import Fraction, LearningRate, MaskerName, Name, Positive, Section, Weight
+from fader.config.base import (
+    Baseline,
+    Fraction,
+    LearningRate,
+    MaskerName,
+    Name,
+    Positive,
+    Section,
+    Weight,
+)
 from fader.config.data import Dataset, Folder, Image, MvtecAd, Synthetic, Validation, Visa
 from fader.config.detectors import (
-    Baseline,
     Daad,
     DetectorSettings,
     Ganomaly,
@@ -35,6 +43,16 @@ from fader.config.maskers import (
 )
 from fader.config.networks import Ear, Fader, Loss, MaskPath, Mosaic, UNet, Variant, Vit
 from fader.config.run import Config, Place, Report, Runtime, Score
+from fader.config.synthesis import (
+    Draem,
+    Dtd,
+    GeneratedTextures,
+    Jnld,
+    OmniAl,
+    Synthesis,
+    TextureFolder,
+    Textures,
+)
 
 __all__ = [
     "KINDS",
@@ -47,13 +65,17 @@ __all__ = [
     "Daad",
     "Dataset",
     "DetectorSettings",
+    "Draem",
     "Dsr",
+    "Dtd",
     "Ear",
     "Fader",
     "Folder",
     "Fraction",
     "Ganomaly",
+    "GeneratedTextures",
     "Image",
+    "Jnld",
     "LearningRate",
     "Loss",
     "MaskPath",
@@ -66,6 +88,7 @@ __all__ = [
     "Mscam",
     "MvtecAd",
     "Name",
+    "OmniAl",
     "Pca",
     "Place",
     "PlainUNet",
@@ -77,7 +100,10 @@ __all__ = [
     "Scadn",
     "Score",
     "Section",
+    "Synthesis",
     "Synthetic",
+    "TextureFolder",
+    "Textures",
     "UNet",
     "Validation",
     "Variant",

@@ -1,7 +1,7 @@
 """What the sections of the configuration are made of."""
 
 import os
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -53,3 +53,31 @@ class Length(Section):
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give steps or epochs, one of the two")
         return self
+
+
+class Baseline(Section):
+    """What every detector of the section ``detectors`` declares about itself.
+
+    Class variables, no keys of the file.
+
+    Attributes
+    ----------
+    label : its name in tables.
+    paper : its column in the paper's Table 1, or None for a supplement.
+    visa : its column in the paper's Table 5, or None.
+    rederived : what of it no source at hand gives, for the note below the table; None for nothing.
+    reads : the other sections that it depends on.
+    trained_on : kinds of synthetic defect that it trains on itself, and is not judged on.
+    """
+
+    label: ClassVar[str]
+    paper: ClassVar[str | None] = None
+    visa: ClassVar[str | None] = None
+    rederived: ClassVar[str | None] = None
+    reads: ClassVar[tuple[str, ...]] = ()
+    trained_on: ClassVar[tuple[str, ...]] = ()
+
+    def misfit(self, size: int) -> str | None:
+        """Why the detector cannot work on images of ``size`` × ``size`` pixels, opening with the
+        key to blame; None where it can."""
+        return None

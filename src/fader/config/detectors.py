@@ -4,31 +4,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fader.config.base import Fraction, LearningRate, Length, Positive, Section, Weight
-
-
-class Baseline(Section):
-    """What every detector of the section ``detectors`` declares about itself.
-
-    Class variables, no keys of the file.
-
-    Attributes
-    ----------
-    label : its name in tables.
-    paper : its column in the paper's Table 1, or None for a supplement.
-    rederived : what of it no source at hand gives, for the note below the table; None for nothing.
-    reads : the other sections that it depends on.
-    """
-
-    label: ClassVar[str]
-    paper: ClassVar[str | None] = None
-    rederived: ClassVar[str | None] = None
-    reads: ClassVar[tuple[str, ...]] = ()
-
-    def misfit(self, size: int) -> str | None:
-        """Why the detector cannot work on images of ``size`` × ``size`` pixels, opening with the
-        key to blame; None where it can."""
-        return None
+from fader.config.base import Baseline, Fraction, LearningRate, Length, Positive, Section, Weight
+from fader.config.synthesis import Draem, Jnld, OmniAl
 
 
 class PlainUNet(Length, Baseline):
@@ -288,5 +265,6 @@ class Pca(Baseline):
 
 
 DetectorSettings = Annotated[
-    Mscam | Ganomaly | Scadn | MemAe | PlainUNet | Daad | Riad | Pca, Field(discriminator="kind")
+    Mscam | Ganomaly | Scadn | MemAe | PlainUNet | Daad | Riad | Draem | Jnld | OmniAl | Pca,
+    Field(discriminator="kind"),
 ]

@@ -159,6 +159,11 @@ class Config(Section):
             misfit = detector.misfit(self.image.size)
             if misfit:
                 raise ValueError(f"detectors.{name}.{misfit}")
+            if not set(self.validation.kinds) - set(detector.trained_on):
+                raise ValueError(
+                    f"validation.kinds: detectors.{name} trains on {', '.join(detector.trained_on)}"
+                    " itself, so give another kind to judge it on"
+                )
         return self
 
     _missing: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -202,11 +207,19 @@ class Config(Section):
             return None
         return settings.paper if settings.source == "folder" else settings.source
 
+    def like_visa(self) -> list[str]:
+        """Categories of VisA, or of sets in its layout."""
+        return [
+            name
+            for name, place in self.categories.items()
+            if self.public_set(place.dataset) == "visa"
+            or self.datasets[place.dataset].layout == "visa"
+        ]
+
     def tables(self) -> list[str]:
         """Tables that the run has something to show in."""
         roles = {variant.role for variant in self.variants.values()}
-        public = {self.public_set(place.dataset) for place in self.categories.values()}
-        shown = {"table4": bool(self.trained_maskers()), "table5": "visa" in public}
+        shown = {"table4": bool(self.trained_maskers()), "table5": bool(self.like_visa())}
         shown |= {"table3": "ablation" in roles, "controls": "control" in roles}
         sources = {self.datasets[place.dataset].source for place in self.categories.values()}
         shown["difficulty"] = "synthetic" in sources

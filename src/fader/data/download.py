@@ -103,7 +103,7 @@ def fetch(
             return target
     raise FaderError(
         f"{target.name} cannot be downloaded: {'; '.join(failures)}. Put the file at {target} "
-        "yourself, or set datasets.<name>.root to a copy of the data on disk"
+        "yourself, or name a copy on disk: datasets.<name>.root, of textures textures.root"
     )
 
 

@@ -1,4 +1,4 @@
-"""Files of the user's own that a job reads, by content: images, a codebook, weights.
+"""Files of the user's own that a job reads, by content: images, a codebook, weights, textures.
 
 A *listing* names them with their sizes and sha256. It is written when a run is planned, anew only
 where something changed; both engines depend on it, and whatever is made from the files carries its
@@ -15,7 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from fader.config import Config
+from fader.config import Config, TextureFolder
+from fader.data import dtd
 from fader.data.layout import Category, describe, folders
 from fader.data.releases import LAYOUTS
 from fader.errors import FaderError
@@ -33,7 +34,7 @@ def listed(config: Config, job: Job) -> str | None:
     """Path of a job's listing; None where it reads no file of the user's own."""
     if job.phase == "pack":
         return of_images(config, job.place)
-    return _path(config, job) if _files(config, job) else None
+    return _path(config, job) if _textures(config, job) or _files(config, job) else None
 
 
 def of_images(config: Config, place: str) -> str | None:
@@ -47,15 +48,18 @@ def write(config: Config, job: Job) -> Header | None:
 
     Raises
     ------
-    FaderError : as ``write_images``; or a file cannot be read.
+    FaderError : as ``write_images``, or ``dtd.images`` of a folder; or a file cannot be read.
     """
     if job.phase == "pack":
         return write_images(config, job.place)
-    files = _files(config, job)
+    folder, path = _textures(config, job), _path(config, job)
+    if folder and Path(path).is_file() and not Path(folder.root).is_dir():
+        return artifacts.read_header(path)  # as in a checkout of what was made elsewhere
+    files = dtd.images(folder) if folder else [Path(file) for file in _files(config, job)]
     if not files:
         return None
-    about = {"files": _entries({path: Path(path) for path in files})}
-    return artifacts.write_changed(_path(config, job), Header(KIND, {}, {}, about))
+    about = {"files": _entries({shown(file): file for file in files})}
+    return artifacts.write_changed(path, Header(KIND, {}, {}, about))
 
 
 def write_images(config: Config, place: str) -> Header | None:
@@ -171,6 +175,14 @@ def _files(config: Config, job: Job) -> list[str]:
     if job.phase == "variant" and vit and config.variants[job.system].predictor == "vit":
         return weights.backbone_files(config, vit)
     return []
+
+
+def _textures(config: Config, job: Job) -> TextureFolder | None:
+    """The folder of textures that a job reads."""
+    if job.phase != "detector":
+        return None
+    textures = getattr(config.detectors[job.system], "textures", None)
+    return textures if isinstance(textures, TextureFolder) else None
 
 
 def _entries(files: dict[str, Path]) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ from statistics import fmean
 
 import pandas as pd
 
+from fader.config import Config
 from fader.pipeline.methods import Method
 from fader.report import labels
 from fader.report.layout import Column, Group, Layout
@@ -95,8 +96,28 @@ def validation(records: Records) -> Layout:
             Group("Image AUROC", ("validation_image", "test_image")),
             Group("Pixel AUROC", ("validation_pixel", "test_pixel")),
         ),
-        notes=(*_correlation(records), *_calibration(records), *_warnings(records)),
+        notes=(
+            *_judged_elsewhere(config),
+            *_correlation(records),
+            *_calibration(records),
+            *_warnings(records),
+        ),
     )
+
+
+def _judged_elsewhere(config: Config) -> Iterable[str]:
+    """Baselines that train on kinds of synthetic defect, and the kinds that they are judged on."""
+    names = labels.detectors(config)
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name, detector in config.detectors.items():
+        if set(detector.trained_on) & set(config.validation.kinds):
+            alike.setdefault(detector.trained_on, []).append(names[name])
+    for kinds, listed in alike.items():
+        others = [kind for kind in dict.fromkeys(config.validation.kinds) if kind not in kinds]
+        yield (
+            f"Trained on synthetic defects of the kind {', '.join(kinds)} themselves, so judged on"
+            f" {', '.join(others)} alone: {', '.join(listed)}."
+        )
 
 
 def _warnings(records: Records) -> list[str]:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from fader import runtime
 from fader.detectors import Detector, Scores
 from fader.evaluation import metrics
+from fader.evaluation.selection import Examples
 from fader.evaluation.truth import Measured
 from fader.pipeline import artifacts
 from fader.pipeline.context import Context
@@ -99,7 +100,7 @@ def _of_detector(context: Context, method: Method, detector: Detector) -> Result
     began = time.perf_counter()
     scores = detector.scores(tested)
     seconds = time.perf_counter() - began
-    validation = inputs.label_free(context, method.masker, fold="checked").judge(detector)
+    validation = _checked(context, method).judge(detector)
     label_free = {f"validation_{name}": value for name, value in validation.items()}
     measured = _metrics(context, scores) | Measured(label_free, {})
     oracle, gain = _oracle(context, method, measured)
@@ -115,6 +116,16 @@ def _of_detector(context: Context, method: Method, detector: Detector) -> Result
     pictures = _pictures(detector, tested[shown]) | {"map": scores.maps[shown].half()}
     timing = {"milliseconds_per_image": round(1000 * seconds / len(tested), 3)}
     return Result(facts, {"index": shown} | pictures, timing)
+
+
+def _checked(context: Context, method: Method) -> Examples:
+    """The fold on which nothing was chosen; for a baseline that trains on some kinds of synthetic
+    defect, with the other kinds alone."""
+    examples = inputs.label_free(context, method.masker, fold="checked")
+    if method.stage != "detector":
+        return examples
+    kinds = context.config.detectors[method.system].trained_on
+    return inputs.without(context, examples, kinds, fold="checked") if kinds else examples
 
 
 def _inconsistency(detector: Detector, tested: inputs.Images) -> Measured:

@@ -1,6 +1,6 @@
 """What the jobs read, as tensors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -104,6 +104,23 @@ def label_free(context: Context, masker: str | None = None, fold: str = "held") 
         Images(defects, masks(context, masker, f"{fold}_defects")),
         truth,
     )
+
+
+def without(context: Context, examples: Examples, kinds: Collection[str], fold: str) -> Examples:
+    """The examples of a fold, as of ``label_free``, less the defects of some kinds.
+
+    Raises
+    ------
+    FaderError : no defect is left.
+    """
+    painted = context.check(Job("pack", context.job.place), "split").facts["kinds"][fold]
+    rows = [row for row, kind in enumerate(painted) if kind not in kinds]
+    if not rows:
+        raise FaderError(
+            f"validation.kinds: every defect of the fold {fold} is of a kind that a detector trains"
+            f" on ({', '.join(kinds)}); list each kind once, or raise validation.per_image"
+        )
+    return Examples(examples.normal, examples.defective[rows], examples.truth[rows])
 
 
 def choose(

@@ -62,6 +62,23 @@ def ssim(a: Tensor, b: Tensor, window: int = 11, sigma: float = 1.5) -> Tensor:
     return (luminance * (2 * covariance + c2) / (variance_a + variance_b + c2)).mean()
 
 
+def ssim_map(a: Tensor, b: Tensor, window: int = 11, sigma: float = 1.5) -> Tensor:
+    """Structural similarity around every pixel, mean over channels: (B, H, W) in [−1, 1].
+
+    As ``ssim``, but of all windows that are centred on a pixel: images are mirrored beyond their
+    edges.
+    """
+    c1, c2, reach = 0.01**2, 0.03**2, window // 2
+    a, b = (F.pad(image, [reach] * 4, mode="reflect") for image in (a, b))
+    rows = _gaussian_window(a.shape[-2], window, sigma, a.device)
+    columns = _gaussian_window(a.shape[-1], window, sigma, a.device)
+    moments = _separable(torch.stack([a, b, a * a, b * b, a * b]), rows, columns)
+    mean_a, mean_b, aa, bb, ab = moments.unbind()
+    covariance, variances = ab - mean_a * mean_b, aa + bb - mean_a**2 - mean_b**2
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    return (luminance * (2 * covariance + c2) / (variances + c2)).mean(1)
+
+
 def gradient_magnitude(x: Tensor) -> Tensor:
     """sqrt(g_x² + g_y² + 1e−12) with the 3×3 Prewitt operator ÷ 3, zero padding; the shape of
     ``x``."""
