@@ -34,7 +34,9 @@ demo: env ## every table and figure on the embedded synthetic images
 	snakemake --cores all tables
 
 # Files in their order, so that the longest, the integration tests, come first.
-test: env lint ## lint, formatting, all tests
+test: env lint ## lint, formatting, all tests; those of the report in a browser where Chromium is
+	@command -v chromium chromium-browser google-chrome > /dev/null || \
+	  echo 'No Chromium: the report is not tested in a browser. Debian: apt-get install chromium'
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 ci-run: env ## the ci preset through Snakemake, then the gate on its AUROCs

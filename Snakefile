@@ -9,6 +9,9 @@ min_version("9.27")
 container: "docker://python:3.11-bookworm"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/masks.smk"

@@ -1,6 +1,8 @@
 """Test sets of one's own that have no masks, no good or no defective images: the whole run, through
 the real Snakemake, ends well and its pages say why cells are empty."""
 
+import re
+
 import pytest
 from conftest import Bench
 from incomplete import NO_DEFECTIVE, NO_GOOD, NO_MASKS, images, sections
@@ -57,6 +59,14 @@ def test_a_cell_that_is_empty_has_its_reason_below(ended):
         f" {NO_DEFECTIVE}." in page
     )
     assert "- Averages of pixel metrics on masked are over 1 of 2 categories: masked/bad." in page
+
+
+def test_the_page_shows_every_kind_of_set(ended):
+    page = (ended[0].root / "results/own/report/index.html").read_text()
+    assert not re.search(r"\bnan\b", re.sub(r"base64,[^\"]*", "", page), re.IGNORECASE)
+    assert page.count('class="part gallery"') == len(PLACES)
+    assert '<span class="none">no masks</span>' in page
+    assert NO_GOOD in page and NO_DEFECTIVE in page
 
 
 def test_what_was_read_is_counted(ended):

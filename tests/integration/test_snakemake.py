@@ -28,6 +28,8 @@ def test_one_command_makes_every_table_and_figure(finished):
             assert (results / "tables" / f"{name}.{suffix}").stat().st_size > 0
     assert (results / "figures" / "fig1.png").read_bytes().startswith(b"\x89PNG")
     assert (results / "figures" / "fig1.pdf").read_bytes().startswith(b"%PDF")
+    page = (results / "report/index.html").read_text()
+    assert "Does FADeR help?" in page and f"results/ci/gallery/{PLACE}" in page
     record = json.loads((finished.root / METRICS / "fader-dinov2.json").read_text())
     assert "missing" not in record["facts"]
     assert 0 <= record["facts"]["metrics"]["image_auroc"] <= 1
@@ -62,6 +64,14 @@ def test_an_optional_masker_without_weights_says_why_and_another_ends_the_run(fi
     assert line.startswith("fader: backbone 'vit'") and reason in line and "\n" not in line
 
 
+def test_snakemakes_own_report_carries_captions(finished, tmp_path):
+    finished.snakemake("--report", str(tmp_path / "report.html"), "--", "tables")
+    page = (tmp_path / "report.html").read_text()
+    for name in ("table1", "fig1", "site"):
+        caption = (finished.root / f"workflow/report/{name}.rst").read_text()
+        assert caption.partition(":")[0].partition("'")[0].strip() in page
+
+
 def test_a_second_run_does_nothing(finished):
     assert "Nothing to be done" in finished.snakemake("tables")
 
@@ -71,13 +81,13 @@ def test_a_second_run_does_nothing(finished):
     [
         (
             ("fader.margin", 2.0),
-            {"fader", "plugin", "variant", "evaluate", "report"},
+            {"fader", "plugin", "variant", "evaluate", "gallery", "report"},
             {"pack", "mask", "mask_of_seed", "ear", "mosaic", "detector", "cost"},
         ),
         (("ear.lr", 0.002), {"ear", "mosaic", "fader"}, {"pack", "mask", "detector"}),
         (("masks.level", 0.5), {"ear", "mosaic", "fader"}, {"pack", "mask", "detector"}),
         (("masks.maskers.dsr.lr", 0.002), {"mask_of_seed", "plugin"}, {"mask", "ear", "fader"}),
-        (("report.images", 2), {"evaluate", "report"}, {"fader", "ear", "detector"}),
+        (("report.images", 2), {"evaluate", "gallery", "report"}, {"fader", "ear", "detector"}),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )

@@ -148,6 +148,7 @@ DEFECTS = ("good", "scratch", "good", "hole")
 PACK = {
     "counts": {"train": 3, "test": {"good": 2, "scratch": 1, "hole": 1}},
     "defects": list(DEFECTS),
+    "test": [f"test/{defect}/{number:03}.png" for number, defect in enumerate(DEFECTS)],
     "difficulty": [None, 0.1, None, 0.9],
     "masks": "present",
     "ignored": {},
@@ -157,18 +158,30 @@ SHOWN = (1, 3)
 MACHINE = {"device": "A processor", "precision": "fp32"}
 
 
-def make_run(config: Config) -> None:
-    """Write all artefacts of a run but the report, in the working folder."""
+def make_run(
+    config: Config,
+    pack: Mapping[str, Any] = PACK,
+    scores: Sequence[float] = SCORES,
+    diverged: Mapping[str, str] | None = None,
+) -> None:
+    """Write all artefacts of a run but the report, in the working folder.
+
+    Parameters
+    ----------
+    pack : facts of the images.
+    scores : of the test images, by every method.
+    diverged : method → why its training ended without a detector.
+    """
     for job in phases.jobs(config):
         if job.phase == "evaluate":
-            make_evaluation(config, job)
+            make_evaluation(config, job, scores=scores, diverged=diverged)
         elif job.phase != "report":
-            _make(config, job)
+            _make(config, job, pack)
 
 
-def _make(config: Config, job: Job) -> None:
+def _make(config: Config, job: Job, pack: Mapping[str, Any]) -> None:
     context = Context(config, job)
-    header = context.header(_facts(config, job))
+    header = context.header(_facts(config, job, pack))
     for name, path in phases.outputs(config, job).items():
         if name == "losses":
             write_text(path, "stage,epoch,step,lr,loss\nmain,1,4,0.1,0.5\nmain,2,8,0.1,0.25\n")
@@ -177,24 +190,25 @@ def _make(config: Config, job: Job) -> None:
         elif path.endswith(".json"):
             artifacts.write_json(path, header, {"timings": {f"ear-{config.masks.base}": [TIMING]}})
         else:
-            tensors = {"packed": images, "trace": trace}.get(name)
-            artifacts.write_tensors(path, tensors(config) if tensors else {}, header)
+            of_name = {"packed": images, "pictures": gallery, "trace": trace}.get(name)
+            artifacts.write_tensors(path, of_name(config) if of_name else {}, header)
 
 
 CANDIDATES = {"4": {"value": 0.9}, "8": {"value": 0.8}}
 TEST_SCORES = {"4": [0.1, 0.9, 0.2, 0.8], "8": [0.1, 0.2, 0.3, 0.4]}
+THRESHOLD = {"value": 0.15, "recall": 1.0, "false_positives": 0.5, "normal": 2, "defective": 8}
 TIMING = MACHINE | {"name": "A processor", "device": "cpu", "threads": 1, "batch": 1}
 TIMING |= {"milliseconds": 1.0, "note": None}
 
 
-def _facts(config: Config, job: Job) -> dict[str, Any]:
+def _facts(config: Config, job: Job, pack: Mapping[str, Any]) -> dict[str, Any]:
     row = dict.fromkeys(("parameters", "trained", "macs", "bytes"), 1)
     name = f"ear-{config.masks.base}"
     row |= {"name": name, "kind": "system", "parts": {name: 1}, "input": 64}
     facts = {
-        "pack": PACK,
+        "pack": pack,
         "mosaic": {"mosaic": 4, "candidates": CANDIDATES, "test_scores": TEST_SCORES},
-        "trace": {"scale": 8, "shown": SHOWN[0]},
+        "gallery": {"threshold": THRESHOLD, "scale": 8, "shown": SHOWN[0]},
         "cost": {"rows": [row | {"patch": None, "note": None}]},
     }
     return {"machine": MACHINE} | facts.get(job.phase, {})
@@ -210,6 +224,12 @@ def images(config: Config) -> dict[str, torch.Tensor]:
         "test": torch.randint(0, 256, shape, generator=random, dtype=torch.uint8),
         "mask": truth,
     }
+
+
+def gallery(config: Config) -> dict[str, torch.Tensor]:
+    """What the gallery shows: maps and reconstructions of all test images."""
+    every = pictures(config, config.image.size, range(len(DEFECTS)))
+    return {name: every[name] for name in ("index", "map", "reconstruction")}
 
 
 def pictures(config: Config, grid: int, shown: Sequence[int] = SHOWN) -> dict[str, torch.Tensor]:
@@ -253,10 +273,15 @@ def grid_of(config: Config, method: Method) -> int:
 
 
 def make_evaluation(
-    config: Config, job: Job, shown: Mapping[str, Sequence[int]] | None = None
+    config: Config,
+    job: Job,
+    shown: Mapping[str, Sequence[int]] | None = None,
+    scores: Sequence[float] = SCORES,
+    diverged: Mapping[str, str] | None = None,
 ) -> None:
     """Metrics and pictures of every method; maskers that the configuration calls optional lack
-    their weights. ``shown`` : method → images shown, where they are not ``SHOWN``."""
+    their weights. ``shown`` : method → images shown, where they are not ``SHOWN``; otherwise as
+    ``make_run``."""
     context = Context(config, job)
     place = config.categories[job.place]
     validation = {f"validation_{level}_auroc": 0.7 for level in ("image", "pixel")}
@@ -275,12 +300,14 @@ def make_evaluation(
         tensors = {}
         if method.masker in config.masks.optional:
             facts["missing"] = f"no weights of {method.masker}"
+        elif str(method) in (diverged or {}):
+            facts["diverged"] = (diverged or {})[str(method)]
         else:
             values = {"image_auroc": 1.0, "pixel_auroc": 0.8} | validation
             facts |= {
                 "metrics": values,
                 "unmeasured": {},
-                "scores": list(SCORES),
+                "scores": list(scores),
                 "machine": MACHINE,
                 "length": {},
             }

@@ -333,7 +333,16 @@ MASKS = {"mask.dinov2", "mask.vit", "mask.winclip"} | TRAINED_MASKS
 WITH_MEMORY = {"detector.memae", "detector.daad"}
 ADVERSARIAL = {"detector.ganomaly", "detector.scadn", "detector.mscam"}
 DETECTORS = {"detector.unet", "detector.riad", "detector.pca"} | ADVERSARIAL | WITH_MEMORY
-ON_UNET = {"ear", "mosaic", "fader", "trace", "detector.unet", "detector.riad", "evaluate", "cost"}
+ON_UNET = {
+    "ear",
+    "mosaic",
+    "fader",
+    "detector.unet",
+    "detector.riad",
+    "evaluate",
+    "gallery",
+    "cost",
+}
 COMPUTE = MASKS | DETECTORS | ON_UNET | {"codebook"}
 
 
@@ -504,7 +513,7 @@ EDITS = [
         "maskers/threshold.py",
         "masked = cumulative >",
         "masked = cumulative >=",
-        {"ear", "mosaic", "fader", "trace", "evaluate", "cost"},
+        {"ear", "mosaic", "fader", "evaluate", "gallery", "cost"},
     ),
     Edit(
         "a loss",
@@ -518,7 +527,7 @@ EDITS = [
         "vision/losses.py",
         "(margin - sign * difference)",
         "(margin + sign * difference)",
-        {"fader", "trace", "evaluate"},
+        {"fader", "evaluate", "gallery"},
     ),
     Edit("the U-Net", "vision/unet.py", "LEAK = 0.01", "LEAK = 0.02", ON_UNET | {"detector.daad"}),
     Edit(
@@ -547,14 +556,14 @@ EDITS = [
         "training/loop.py",
         "derive_seed(self.seed, name)",
         'derive_seed(self.seed, "stage", name)',
-        COMPUTE - {"mosaic", "evaluate", "cost", "trace"},
+        COMPUTE - {"mosaic", "evaluate", "gallery", "cost"},
     ),
     Edit(
         "FADeR's schedule",
         "training/schedules.py",
         "min(1.0, (iteration + 1) / iterations)",
         "min(1.0, iteration / iterations)",
-        {"fader", "trace", "evaluate"},
+        {"fader", "evaluate", "gallery"},
     ),
     Edit(
         "deterministic algorithms",
@@ -568,7 +577,7 @@ EDITS = [
         "evaluation/metrics.py",
         "return exact_curve(scores, labels).auroc()",
         "return 1 - exact_curve(scores, labels).auroc()",
-        {"mosaic", "fader", "evaluate", "report"},
+        {"mosaic", "fader", "evaluate", "gallery", "report"},
     ),
     # Steps and plumbing.
     Edit("a step", "steps/ear.py", 'context.seed("ear")', 'context.seed("EAR")', {"ear"}),
@@ -676,7 +685,8 @@ def calls(step) -> set[tuple[str, str]]:
 
     def profile(frame, event, argument):
         where = frame.f_code
-        if event == "call" and where.co_filename.startswith(str(SOURCE)):
+        ours = where.co_filename.startswith(str(SOURCE)) and where.co_filename.endswith(".py")
+        if event == "call" and ours:  # a template has a file of its own, too
             name = where.co_qualname.partition(".")[0]
             # Neither bodies of classes and modules, nor what has no name of its own.
             if where.co_flags & inspect.CO_OPTIMIZED and not name.startswith("<"):

@@ -158,6 +158,6 @@ def test_the_files_are_written_beside_the_other_tables():
     given = Records(
         config, records(config, [seen(BOLT, "ear-dinov2")]), sources={"synthetic-bolt": source()}
     )
-    files = write.table(Findings(given, Path()), "difficulty")
+    files = write.table(Findings(given, Path()), "difficulty").files
     assert list(files) == paths.table(config.run, "difficulty")
     assert [Path(path).suffix for path in files] == [".csv", ".md"]

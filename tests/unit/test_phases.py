@@ -157,6 +157,8 @@ def test_settings_are_parts_of_the_configuration(path):
         settings = phases.settings(config, job)
         if job.phase == "pack":
             assert settings.pop("sides") == config.sides
+        if job.phase == "gallery":
+            assert settings.pop("seed") == config.seeds[0]
         if job.phase == "plugin":
             rule, level = config.masks.threshold(job.system)
             assert settings.pop("threshold") == {"rule": rule, "level": level}
@@ -205,13 +207,17 @@ def touched(before: Config, after: Config) -> set[str]:
         ("validation.most", 0.2, {"pack", "report"}),
         ("validation.tie", 0.2, {"mosaic", "fader", "plugin", "variant", "report"}),
         ("image.size", 32, {"pack", "cost"}),
-        ("masks.level", 0.5, {"ear", "mosaic", *FADERS, "evaluate", "cost", "trace", "report"}),
+        (
+            "masks.level",
+            0.5,
+            {"ear", "mosaic", *FADERS, "evaluate", "gallery", "cost", "report"},
+        ),
         ("codebook.steps", 3, {"codebook", "cost"}),
         ("ear.lr", 0.002, {"ear"}),
         ("ear.scales", [4, 8], {"ear", "mosaic"}),
         ("mosaic.policy", "oracle", {"mosaic", "evaluate", "report"}),
-        ("fader.lrs", [0.1], {*FADERS, "evaluate", "trace"}),
-        ("fader.hidden", 16, {*FADERS, "evaluate", "cost", "trace"}),
+        ("fader.lrs", [0.1], {*FADERS, "evaluate", "gallery"}),
+        ("fader.hidden", 16, {*FADERS, "evaluate", "gallery", "cost"}),
         ("variants.hard.mask", "soft", {"variant", "evaluate", "report"}),
         ("report.images", 1, {"evaluate", "report"}),
         ("report.warn_below", 0.5, {"report"}),

@@ -380,9 +380,9 @@ def test_a_masker_that_is_optional_no_more_ends_the_run_that_was_made_without_it
 
 @pytest.mark.usefixtures("there")
 def test_a_trace_is_of_the_detector_that_was_measured():
-    followed = read_tensors(file(CONFIG, Job("trace", PLACE), "trace"))
+    followed = read_tensors(file(CONFIG, Job("gallery", PLACE), "trace"))
     kept = read_tensors(file(CONFIG, EVALUATE, "maps fader-dinov2"))
-    shown = kept["index"].tolist().index(facts(Job("trace", PLACE), "trace")["shown"])
+    shown = kept["index"].tolist().index(facts(Job("gallery", PLACE), "trace")["shown"])
     for part in ("map", "soft_mask", "mask", "reconstruction"):
         tolerance = 1 if part == "reconstruction" else 2e-3  # half precision
         found, expected = followed[f"tested {part}"].float(), kept[part][shown].float()
@@ -394,10 +394,10 @@ def test_a_trace_is_of_the_detector_that_was_measured():
 def test_a_trace_holds_the_equations(name):
     found = {
         part.removeprefix(f"{name} "): value.float()
-        for part, value in read_tensors(file(CONFIG, Job("trace", PLACE), "trace")).items()
+        for part, value in read_tensors(file(CONFIG, Job("gallery", PLACE), "trace")).items()
         if part.startswith(name)
     }
-    scale = facts(Job("trace", PLACE), "trace")["scale"]
+    scale = facts(Job("gallery", PLACE), "trace")["scale"]
     squares = ((found["image"] - found["reconstruction"]) / 255).square().mean(0)
     side = squares.shape[0] // scale
     patches = squares.view(side, scale, side, scale).mean((1, 3))

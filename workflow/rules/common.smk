@@ -110,6 +110,20 @@ def outputs(phase, seed="{seed}"):
     return list(phases.outputs(CONFIG, Job(phase, place, system, seed)).values())
 
 
+def shown(path):
+    """A file of the report as `snakemake --report` shows it; tables as CSV, figures as PNG."""
+    path = Path(path)
+    category = {"tables": "Tables", "figures": "Figures", "report": "Report"}.get(
+        path.parent.name
+    )
+    if category is None or path.suffix not in (".csv", ".png", ".html"):
+        return str(path)
+    own = Path(paths.CAPTIONS, f"{path.stem}.rst")
+    general = {"Tables": "table", "Figures": "figure", "Report": "site"}[category]
+    caption = own if own.exists() else own.with_stem(general)
+    return report(str(path), caption=f"../report/{caption.name}", category=category)
+
+
 def lacking():
     """A file of every job that has not made all of its own, and that no other such job asks for.
 

@@ -26,33 +26,17 @@ rule cost:
         "fader run cost > {log} 2>&1"
 
 
-rule trace:
-    input:
-        inputs("trace"),
-    output:
-        outputs("trace", seed=None),
-    log:
-        log_of("trace", "{place}"),
-    benchmark:
-        benchmark_of("trace", "{place}")
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=10,
-        gpu=GPU,
-    shell:
-        "fader run trace {wildcards.place} > {log} 2>&1"
-
-
 rule report:
     input:
         inputs("report"),
-        expand(
-            "reference/{name}.csv",
-            name=["corrections", *(f"table{number}" for number in range(1, 6))],
-        ),
+        paths.REFERENCE,
+        [
+            str(path)
+            for folder in (paths.CAPTIONS, paths.TEMPLATES)
+            for path in sorted(Path(folder).iterdir())
+        ],
     output:
-        outputs("report", seed=None),
+        list(map(shown, outputs("report", seed=None))),
     log:
         log_of("report"),
     benchmark:

@@ -17,7 +17,10 @@ from fader.config.roots import clash
 from fader.errors import near
 
 # What a run keeps beside the folders of its categories.
-_TAKEN = ("codebook", "cost", "curves", "figures", "metrics", "normals", "tables")
+_TAKEN = (
+    *("codebook", "cost", "curves", "figures", "gallery", "metrics", "normals", "report"),
+    "tables",
+)
 
 
 class Score(Section):

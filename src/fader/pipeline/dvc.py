@@ -18,7 +18,6 @@ from fader.pipeline import paths, phases
 from fader.pipeline.jobs import Job
 from fader.pipeline.phases import PHASES
 
-REFERENCE = ("reference/corrections.csv", *(f"reference/table{n}.csv" for n in range(1, 6)))
 IN_GIT = ("metrics", "tables", "curves", "cost")  # folders of a run; images and weights stay out
 SYSTEMS = {
     "mask": "${masks.maskers}",
@@ -30,7 +29,7 @@ SYSTEMS = {
 TOGETHER = {
     "pack": "results/${run}/normals",
     "evaluate": "results/${run}/metrics",
-    "trace": paths.traces("${run}"),
+    "gallery": "results/${run}/gallery",
 }
 
 
@@ -91,7 +90,7 @@ def _deps(example: Config, phase: str) -> list[str]:
             else:
                 folders += [_dep(example, job, other)]
     deps = list(dict.fromkeys(folders))
-    return [*deps, *REFERENCE] if phase == "report" else deps
+    return [*deps, *paths.REFERENCE, paths.CAPTIONS, paths.TEMPLATES] if phase == "report" else deps
 
 
 def _dep(example: Config, job: Job, other: Job) -> str:
@@ -106,7 +105,7 @@ def _outs(example: Config, phase: str) -> list[str]:
     if phase == "dataset":
         return [str(PurePosixPath(paths.manifest("${key}")).parent)]
     if phase == "report":
-        return [f"results/${{run}}/{name}" for name in ("figures", "tables", "curves")]
+        return [f"results/${{run}}/{name}" for name in ("figures", "report", "tables", "curves")]
     job = phases.jobs(example, phase)[-1]
     files = phases.outputs(example, job).values()
     return list(dict.fromkeys(_template(example, job, _folder(path)) for path in files))

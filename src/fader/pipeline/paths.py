@@ -47,15 +47,15 @@ def metrics(name: str, place: str) -> str:
     return f"results/{name}/metrics/{place}"
 
 
+def gallery(name: str, place: str) -> str:
+    """Folder of a category's pictures; all categories lie together, for the report."""
+    return f"results/{name}/gallery/{place}"
+
+
 def normals(name: str, place: str) -> str:
     """Identities of a category's images and split: they stand for them where all categories are
     read at once."""
     return f"results/{name}/normals/{place}.json"
-
-
-def traces(name: str) -> str:
-    """Folder of what figures show of FADeR; all categories lie together, for the report."""
-    return f"results/{name}/traces"
 
 
 def log(name: str, job: str) -> str:
@@ -88,10 +88,23 @@ def curve(name: str, kind: str, place: str) -> str:
     return f"results/{name}/curves/{kind}/{place}.csv"
 
 
+def site(name: str) -> str:
+    """The page that shows all of a run, for a browser."""
+    return f"results/{name}/report/index.html"
+
+
+# What the report reads beside artefacts: the paper's tables, expected AUROCs, captions of figures,
+# and its own templates.
+REFERENCE = tuple(
+    f"reference/{name}.csv"
+    for name in ("corrections", *(f"table{number}" for number in range(1, 6)), "expected")
+)
+CAPTIONS = "workflow/report"
+TEMPLATES = "src/fader/report/site/templates"
 CURVES = ("roc", "pr", "losses")
 FIGURES = (
     *("fig1", "fig2", "fig3", "fig4", "fig5", "fig6"),
-    *("gains", "tradeoff", "scales", "roc", "pr", "validation", "losses"),
+    *("gains", "tradeoff", "scales", "roc", "pr", "calibration", "losses"),
 )
 
 
@@ -101,5 +114,6 @@ def report(config: Config) -> list[str]:
         *(path for name in config.tables() for path in table(config.run, name)),
         *(path for name in FIGURES for path in figure(config.run, name)),
         *numbers(config.run),
+        site(config.run),
         *(curve(config.run, kind, place) for kind in CURVES for place in config.categories),
     ]

@@ -157,6 +157,15 @@ PHASES: dict[str, Phase] = {
         read=None,
         seeded=True,
     ),
+    "gallery": Phase(
+        step="fader.steps.gallery:make_gallery",
+        over="categories",
+        keys=("score", "unet", "loss", "fader", *_MASKS, "runtime"),
+        inputs=reads.gallery,
+        outputs=writes.gallery,
+        read=None,
+        derived={"seed": lambda config, job: config.seeds[0]},
+    ),
     "cost": Phase(
         step="fader.steps.cost:measure_cost",
         over="run",
@@ -166,14 +175,6 @@ PHASES: dict[str, Phase] = {
         ),
         inputs=reads.nothing,
         outputs=writes.costs,
-    ),
-    # What Figures 3, 4 and 5 are drawn from.
-    "trace": Phase(
-        step="fader.steps.trace:trace_fader",
-        over="categories",
-        keys=("fader", "unet", "loss", "score", *_MASKS, "runtime"),
-        inputs=reads.trace,
-        outputs=writes.trace,
     ),
     "report": Phase(
         step="fader.report:make_report",

@@ -72,22 +72,18 @@ def evaluate(config: Config, job: Job) -> list[Job]:
     ]
 
 
-def traced(config: Config, job: Job) -> Job:
-    """The training of FADeR that a trace explains: that with the first seed."""
-    return Job("fader", job.place, seed=config.seeds[0])
-
-
-def trace(config: Config, job: Job) -> list[Job]:
-    """That training, and all that it reads."""
-    followed = traced(config, job)
-    return [*fader(config, followed), followed]
+def gallery(config: Config, job: Job) -> list[Job]:
+    """FADeR of the first seed, what it reads, and what was measured of it."""
+    measured = Job("evaluate", job.place, seed=config.seeds[0])
+    trained = measured.of("fader")
+    return [*fader(config, trained), trained, measured]
 
 
 def report(config: Config, job: Job) -> list[Job]:
-    """All that was measured."""
+    """All that was measured, and pictures of it."""
     packs = [Job("pack", place) for place in config.categories]
     measured = [
         Job("evaluate", place, seed=seed) for place in config.categories for seed in config.seeds
     ]
-    traces = [Job("trace", place) for place in config.categories]
-    return [*packs, *measured, Job("cost"), *traces]
+    galleries = [Job("gallery", place) for place in config.categories]
+    return [*packs, *measured, *galleries, Job("cost")]

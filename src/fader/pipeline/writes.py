@@ -66,16 +66,17 @@ def measured(config: Config, job: Job) -> dict[str, str]:
     return files
 
 
+def gallery(config: Config, job: Job) -> dict[str, str]:
+    """Pictures of some test images, with the threshold; and two images' way through FADeR."""
+    folder = paths.gallery(config.run, job.place)
+    return {name: f"{folder}/{name}.safetensors" for name in ("pictures", "trace")}
+
+
 def costs(config: Config, job: Job) -> dict[str, str]:
     """Counts and timings."""
     return {"cost": f"{paths.run(config.run)}/cost/cost.json"}
 
 
-def trace(config: Config, job: Job) -> dict[str, str]:
-    """Tensors of two images' way through FADeR."""
-    return {"trace": f"{paths.traces(config.run)}/{job.place}/fader.safetensors"}
-
-
 def report(config: Config, job: Job) -> dict[str, str]:
-    """Tables, figures, curves and numbers."""
+    """Tables, figures, curves, numbers, and the page that shows them all."""
     return {path: path for path in paths.report(config)}

@@ -1,4 +1,4 @@
-"""All figures of a run: a caption each, and how it is drawn from what the run found."""
+"""All figures of a run, each drawn from what the run found."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def _curves(found: Findings, place: str, curve: Callable[[Record], numbers.Curve
     return charts.Curves(records.title(place), lines, lacking or "")
 
 
-def _validation(found: Findings) -> Figure:
+def _calibration(found: Findings) -> Figure:
     config, records = found.config, found.records
     (level,) = levels(config)[:1]
     points = {}
@@ -213,65 +213,18 @@ def _mean(records: Records, place: str, method: Method, metric: str) -> float:
     return fmean(values) if values else nan
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A figure: what it shows, in a sentence, and how it is drawn."""
-
-    caption: str
-    draw: Callable[[Findings], Figure]
-
-
-DRAWINGS: Mapping[str, Drawing] = {
-    "fig1": Drawing(
-        "Figure 1. Input, binary mask, soft mask, reconstruction, anomaly map and ground truth.",
-        lambda found: paper.figure1(list(pictures.examples(found.config))),
-    ),
-    "fig2": Drawing(
-        "Figure 2. Ways of masking an image, and the hint in EAR's mask.",
-        lambda found: paper.figure2(pictures.masking(found.config)),
-    ),
-    "fig3": Drawing(
-        "Figure 3. Overview: FADeR attenuates what the skips of EAR's U-Net carry.",
-        lambda found: diagrams.figure3(found.traces[1]),
-    ),
-    "fig4": Drawing(
-        "Figure 4. Construction of the loss on a normal image: Φ learns to rank patches by the"
-        " errors that the decoder makes.",
-        lambda found: diagrams.figure4(found.traces[0], found.config.fader.margin),
-    ),
-    "fig5": Drawing(
-        "Figure 5. Inference on a test image, from I to its anomaly map and score.",
-        lambda found: diagrams.figure5(found.traces[1]),
-    ),
-    "fig6": Drawing(
-        "Figure 6. Saliency and binary mask of every masker.",
-        lambda found: paper.figure6(pictures.suspects(found.config)),
-    ),
-    "gains": Drawing(
-        "Image AUROC of EAR (hollow) and FADeR (filled) under every masker, and the difference with"
-        " its 95 % bootstrap interval.",
-        _gains,
-    ),
-    "tradeoff": Drawing(
-        "Mean image AUROC against what inference costs; the grey line joins the systems that none"
-        " beats in both, the Pareto front.",
-        _tradeoff,
-    ),
-    "scales": Drawing(
-        "The search of the mosaic's scale: the criterion that chooses m*, and the test image AUROC,"
-        " which has no part in it.",
-        _scales,
-    ),
-    "roc": Drawing("ROC of the image scores of every category, first seed.", _roc),
-    "pr": Drawing("Precision and recall of the image scores of every category, first seed.", _pr),
-    "validation": Drawing(
-        "Label-free validation AUROC against test AUROC, a point a category and system; left of the"
-        " dotted line the run warns.",
-        _validation,
-    ),
-    "losses": Drawing(
-        "Training losses of maskers, EAR, FADeR and baselines, first seed, as shares of their first"
-        " value.",
-        _losses,
-    ),
+DRAWINGS: Mapping[str, Callable[[Findings], Figure]] = {
+    "fig1": lambda found: paper.figure1(list(pictures.examples(found.config))),
+    "fig2": lambda found: paper.figure2(pictures.masking(found.config)),
+    "fig3": lambda found: diagrams.figure3(found.traces[1]),
+    "fig4": lambda found: diagrams.figure4(found.traces[0], found.config.fader.margin),
+    "fig5": lambda found: diagrams.figure5(found.traces[1]),
+    "fig6": lambda found: paper.figure6(pictures.suspects(found.config)),
+    "gains": _gains,
+    "tradeoff": _tradeoff,
+    "scales": _scales,
+    "roc": _roc,
+    "pr": _pr,
+    "calibration": _calibration,
+    "losses": _losses,
 }

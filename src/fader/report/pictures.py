@@ -93,7 +93,7 @@ def traces(config: Config) -> tuple[Trace, Trace]:
     """What FADeR makes of a fitted normal and of a test image of the first category, step by
     step."""
     place = next(iter(config.categories))
-    header, path = checked(config, Job("trace", place), "trace")
+    header, path = checked(config, Job("gallery", place), "trace")
     arrays, packed = artifacts.read_arrays(path), _packed(config, place)
     shown, scale = header.facts["shown"], header.facts["scale"]
     tested = _title(config, place, packed, shown).replace("\n", ", ")

@@ -57,13 +57,13 @@ def masks(records: Records) -> Layout:
         block_labels=names,
         groups=(
             Group("Masked area", ("area",)),
-            Group("Defective pixels masked (recall)", ("recall",)),
-            Group("Defects masked to the last pixel", ("complete",)),
-            Group("Pixel AUROC of the saliency", ("saliency",)),
+            Group("Recall of defects", ("recall",)),
+            Group("Wholly masked", ("complete",)),
+            Group("Saliency's pixel AUROC", ("saliency",)),
         ),
         notes=(
             "Masked area: share of all pixels of the test images. Recall: share of the defective"
-            " pixels. To the last pixel: share of the defective images.",
+            " pixels. Wholly masked: share of the defective images, to the last pixel of their defect.",
             *(f"Loaded for {m}: {'; '.join(each)}." for m, each in loaded.items() if each),
         ),
     )

@@ -1,14 +1,15 @@
 """All files of the report, each by one function."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from fader.config import Config
 from fader.files import write_text
 from fader.pipeline import paths
-from fader.report import cost, data, difficulty, numbers, render
+from fader.report import cost, data, difficulty, numbers, render, site
 from fader.report.drawings import DRAWINGS, Findings
 from fader.report.figures.style import save
-from fader.report.layout import build
+from fader.report.layout import Table, build
 from fader.report.records import Records
 from fader.report.tables import LAYOUTS
 
@@ -21,24 +22,39 @@ def report(config: Config, reference: Path) -> None:
     reference : folder of the paper's tables.
     """
     found = Findings(Records.read(config), reference)
-    texts: dict[str, str] = {}
-    for name in config.tables():
-        texts |= table(found, name)
+    tables = {name: table(found, name) for name in config.tables()}
+    texts = {path: text for each in tables.values() for path, text in each.files.items()}
+    contents = site.Contents(
+        records=found.records,
+        tables={name: each.content for name, each in tables.items() if each.content},
+        statistics=found.statistics,
+        texts=dict(texts),
+        reference=reference,
+    )
     texts |= _numbers(found.records)
     for place in config.categories:
         texts |= _curves(found, place)
     for path, text in texts.items():
         write_text(path, text)
     for name in paths.FIGURES:
-        save(DRAWINGS[name].draw(found), [Path(path) for path in paths.figure(config.run, name)])
+        save(DRAWINGS[name](found), [Path(path) for path in paths.figure(config.run, name)])
+    write_text(paths.site(config.run), site.page(contents))
 
 
-def table(found: Findings, name: str) -> dict[str, str]:
-    """Path → text of each file of a table."""
-    config, records = found.config, found.records
+@dataclass(frozen=True)
+class Printed:
+    """A table, and path → text of each of its files; ``content`` is None where it is text alone."""
+
+    content: Table | None
+    files: dict[str, str]
+
+
+def table(found: Findings, name: str) -> Printed:
+    """A table of the run by its name."""
+    config, records, content = found.config, found.records, None
     if name == "statistics":
         result = found.statistics
-        texts = (result.intervals_csv(), result.counts_csv(), result.markdown)
+        texts: tuple[str, ...] = (result.intervals_csv(), result.counts_csv(), result.markdown)
     elif name == "cost":
         texts = cost.table(config, found.costs)
     elif name == "data":
@@ -46,9 +62,9 @@ def table(found: Findings, name: str) -> dict[str, str]:
     elif name == "difficulty":
         texts = difficulty.table(records)
     else:
-        filled = build(LAYOUTS[name](records), records, found.reference)
-        texts = (render.csv(filled), render.markdown(filled), render.latex(filled))
-    return dict(zip(paths.table(config.run, name), texts, strict=True))
+        content = build(LAYOUTS[name](records), records, found.reference)
+        texts = (render.csv(content), render.markdown(content), render.latex(content))
+    return Printed(content, dict(zip(paths.table(config.run, name), texts, strict=True)))
 
 
 def _numbers(records: Records) -> dict[str, str]:

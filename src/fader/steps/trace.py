@@ -1,20 +1,16 @@
 """Every tensor on an image's way through FADeR, for the figures that explain it (3, 4 and 5)."""
 
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fader import runtime
 from fader.data.layout import GOOD
 from fader.detectors import Images
 from fader.detectors.fader import Fader
 from fader.detectors.reconstruction import anomaly_map
-from fader.pipeline import artifacts
 from fader.pipeline.context import Context
-from fader.pipeline.methods import Method
-from fader.pipeline.reads import traced
-from fader.steps import inputs, models
+from fader.steps import inputs
 from fader.vision.losses import msgms_map
 from fader.vision.mosaic import obfuscate, patch_l2
 from fader.vision.unet import scale_mask
@@ -22,25 +18,27 @@ from fader.vision.unet import scale_mask
 NORMAL, TESTED = "normal", "tested"
 
 
-def trace_fader(context: Context) -> None:
-    """Follow two images of the category with the run's first seed: a fitted normal, as in training,
-    and the first defective test image, or the first where none is defective."""
-    machine = runtime.start(context.config.runtime)
-    base, of_fader = context.config.masks.base, context.of(traced(context.config, context.job))
-    detector = cast(Fader, models.trained(of_fader, Method("fader", base), machine))
-    defects = inputs.packed(of_fader)[1].facts["defects"]
+def trace(context: Context, detector: Fader) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Follow two images of the category through its FADeR: a fitted normal, as in training, and the
+    first defective test image, or the first where none is defective.
+
+    Returns
+    -------
+    What ``follow`` finds of each, and facts: the mosaic's ``scale``, the test image ``shown``.
+    """
+    base = context.config.masks.base
+    defects = inputs.packed(context)[1].facts["defects"]
     shown = next((row for row, defect in enumerate(defects) if defect != GOOD), 0)
     images = {
-        NORMAL: inputs.fitted(of_fader, base)[:1],
-        TESTED: inputs.tested(of_fader, base)[shown : shown + 1],
+        NORMAL: inputs.fitted(context, base)[:1],
+        TESTED: inputs.tested(context, base)[shown : shown + 1],
     }
     tensors = {
         f"{name} {part}": value
         for name, image in images.items()
         for part, value in follow(detector, image).items()
     }
-    facts = {"place": context.job.place, "scale": detector.scale, "shown": shown}
-    artifacts.write_tensors(context.output("trace"), tensors, context.header(facts))
+    return tensors, {"scale": detector.scale, "shown": shown}
 
 
 @torch.inference_mode()
