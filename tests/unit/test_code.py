@@ -332,17 +332,11 @@ TRAINED_MASKS = {"mask.dsr", "mask.msflow", "mask.aminet"}
 MASKS = {"mask.dinov2", "mask.vit", "mask.winclip"} | TRAINED_MASKS
 WITH_MEMORY = {"detector.memae", "detector.daad"}
 ADVERSARIAL = {"detector.ganomaly", "detector.scadn", "detector.mscam"}
-DETECTORS = {"detector.unet", "detector.riad", "detector.pca"} | ADVERSARIAL | WITH_MEMORY
-ON_UNET = {
-    "ear",
-    "mosaic",
-    "fader",
-    "detector.unet",
-    "detector.riad",
-    "evaluate",
-    "gallery",
-    "cost",
-}
+SYNTHESIS = {"detector.draem", "detector.jnld", "detector.omnial"}
+DETECTORS = {"detector.unet", "detector.riad", "detector.pca"}
+DETECTORS |= ADVERSARIAL | WITH_MEMORY | SYNTHESIS
+ON_UNET = {"ear", "mosaic", "fader", "detector.unet", "detector.riad"}
+ON_UNET |= {"evaluate", "gallery", "cost"}
 COMPUTE = MASKS | DETECTORS | ON_UNET | {"codebook"}
 
 
@@ -462,7 +456,7 @@ EDITS = [
     Edit("a rule not in use", "maskers/threshold.py", "best = valid &", "best = ~valid &", NOTHING),
     Edit(
         "a new kind of painted defect",
-        "data/defects.py",
+        "data/defects/__init__.py",
         "_PAINTERS = {",
         '_PAINTERS = {"thread": scar,',
         NOTHING,
@@ -479,13 +473,20 @@ EDITS = [
     ),
     Edit("the download", "data/download.py", "CHUNK = 1 << 20", "CHUNK = 2", {"dataset.mvtec_ad"}),
     Edit("the resizing", "data/pack.py", "Resampling.BICUBIC", "Resampling.BOX", PACKS),
-    Edit("the painted defects", "data/defects.py", "VISIBLE = 8", "VISIBLE = 9", PACKS),
+    Edit("the painted defects", "data/defects/__init__.py", "VISIBLE = 8", "VISIBLE = 9", PACKS),
     Edit(
         "the noise they share with DSR",
-        "data/defects.py",
+        "data/defects/__init__.py",
         "np.sqrt(2) * noise",
         "np.sqrt(3) * noise",
-        PACKS | {"codebook", "mask.dsr", "cost"},
+        PACKS | SYNTHESIS | {"codebook", "mask.dsr", "evaluate", "cost"},
+    ),
+    Edit(
+        "the anomalies that detectors train on",
+        "data/defects/batches.py",
+        "TURNED = 0.3",
+        "TURNED = 0.2",
+        SYNTHESIS | {"evaluate", "cost"},
     ),
     Edit(
         "the codebook's training",
@@ -671,7 +672,8 @@ def test_of_the_same_sources_a_digest_is_found_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize("registry", external.REGISTRIES)
 def test_every_registry_is_a_plain_dictionary(registry):
     module, _, name = registry.partition(":")
-    source = code.SOURCE / f"{module.replace('.', '/')}.py"
+    path = code.SOURCE / module.replace(".", "/")
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     found = syntax.parse(module, source.read_text(encoding="utf-8")).definitions[name]
     assert syntax.display(found)
 

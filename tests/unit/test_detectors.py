@@ -54,7 +54,8 @@ def contents(detector: torch.nn.Module) -> bytes:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_painted_defect_scores_higher_than_normal_images(name, tmp_path):
+def test_a_painted_defect_scores_higher_than_normal_images(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", math.inf)  # it takes time
     detector, _ = fitted(name, tmp_path, **LONGER[name])
     bad, masks = defective()
     good = detector.scores(Images(normals(6, seed=2)))

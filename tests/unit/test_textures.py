@@ -91,10 +91,9 @@ def test_textures_of_every_mode_become_rgb(here, mode):
 def test_a_folder_that_is_missing_or_empty_is_one_line(here, there):
     if there:
         Path("mine").mkdir()
-    settings = TextureFolder(source="folder", root="mine", count=5)
     why = "no image in it" if there else "no such folder"
     with pytest.raises(FaderError, match=rf"^mine: {why} \(textures.root\); put .* to dtd$"):
-        dtd.images(settings)
+        dtd.images(Path("mine"))
 
 
 def archive(path: Path, members: dict[str, bytes]) -> str:
@@ -130,7 +129,9 @@ def mirrored(here, monkeypatch) -> Dtd:
 
 
 def test_dtd_is_downloaded_checked_and_extracted_once(mirrored):
-    names = [path.relative_to(dtd.EXTRACTED).as_posix() for path in dtd.images(mirrored)]
+    names = [
+        path.relative_to(dtd.EXTRACTED).as_posix() for path in dtd.images(dtd.extracted(mirrored))
+    ]
     assert names == ["dtd/images/banded/banded_1.png", "dtd/images/woven/woven_1.png"]
     dtd.ARCHIVE.unlink()
     gone = mirrored.model_copy(update={"mirrors": []})
@@ -141,14 +142,14 @@ def test_dtd_is_downloaded_checked_and_extracted_once(mirrored):
 def test_another_archive_than_dtds_is_refused_in_one_line(mirrored, monkeypatch):
     monkeypatch.setattr(dtd, "SHA256", "0" * 64)
     with pytest.raises(FaderError, match=r"cannot be downloaded: .*expected 0000.*textures\.root"):
-        dtd.images(mirrored)
+        dtd.images(dtd.extracted(mirrored))
     assert not dtd.EXTRACTED.exists()
 
 
 def test_a_texture_that_is_lost_is_extracted_again(mirrored):
-    first = dtd.images(mirrored)
+    first = dtd.images(dtd.extracted(mirrored))
     first[0].unlink()
-    assert dtd.images(mirrored) == first
+    assert dtd.images(dtd.extracted(mirrored)) == first
 
 
 def test_the_archive_is_the_published_one():

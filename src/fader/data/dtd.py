@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fader.config import Dtd, TextureFolder
+from fader.config import Dtd
 from fader.data import download, made
 from fader.data.layout import sort_out
 from fader.errors import FaderError
@@ -23,15 +23,13 @@ ARCHIVE = Path("data/archives/dtd-r1.0.1.tar.gz")
 EXTRACTED = Path("data/made/textures/dtd")
 
 
-def images(settings: TextureFolder | Dtd) -> list[Path]:
-    """Images of a folder of textures, at any depth, sorted; DTD is downloaded first.
+def images(root: Path) -> list[Path]:
+    """Images of a folder of textures, at any depth, sorted.
 
     Raises
     ------
-    FaderError : there is no such folder, or no image in it; as ``layout.sort_out``; DTD cannot be
-        downloaded, or its folder holds what the project did not make.
+    FaderError : there is no such folder, or no image in it; as ``layout.sort_out``.
     """
-    root = Path(settings.root) if isinstance(settings, TextureFolder) else _extracted(settings)
     remedy = "put images of textures there, such as DTD's, or set textures.source to dtd"
     if not root.is_dir():
         raise FaderError(f"{shown(root)}: no such folder (textures.root); {remedy}")
@@ -41,8 +39,13 @@ def images(settings: TextureFolder | Dtd) -> list[Path]:
     return found
 
 
-def _extracted(settings: Dtd) -> Path:
-    """The folder of DTD, downloaded and extracted where it is not there as it was made."""
+def extracted(settings: Dtd) -> Path:
+    """The folder of DTD, downloaded and extracted where it is not there as it was made.
+
+    Raises
+    ------
+    FaderError : as ``download.fetch``; or the folder holds what the project did not make.
+    """
     of = {"sha256": SHA256}
     with _alone(ARCHIVE.with_name(f"{ARCHIVE.name}.lock")):
         if not made.is_made(EXTRACTED, of):

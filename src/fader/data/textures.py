@@ -1,12 +1,14 @@
 """Textures that detectors paint on normal images: generated, or read from a folder."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fader.config import GeneratedTextures, Textures
+from fader.config import Dtd, GeneratedTextures, TextureFolder, Textures
 from fader.data import decode, dtd
 from fader.data.defects import procedural_texture
 from fader.data.pack import resized
@@ -17,11 +19,28 @@ def read(settings: Textures, normals: Tensor, seed: int) -> Tensor:
 
     Raises
     ------
-    FaderError : as ``dtd.images``; or an image cannot be read.
+    FaderError : as ``dtd.images`` and ``dtd.extracted``; or an image cannot be read.
     """
-    if isinstance(settings, GeneratedTextures):
-        return generate(settings.count, normals, seed)
-    return _decoded(dtd.images(settings), settings.count, normals.shape[-1])
+    return SOURCES[settings.source](settings, normals, seed)
+
+
+def _generated(settings: GeneratedTextures, normals: Tensor, seed: int) -> Tensor:
+    return generate(settings.count, normals, seed)
+
+
+def _of_folder(settings: TextureFolder, normals: Tensor, seed: int) -> Tensor:
+    return _decoded(dtd.images(Path(settings.root)), settings.count, normals.shape[-1])
+
+
+def _of_dtd(settings: Dtd, normals: Tensor, seed: int) -> Tensor:
+    return _decoded(dtd.images(dtd.extracted(settings)), settings.count, normals.shape[-1])
+
+
+SOURCES: dict[str, Callable[[Any, Tensor, int], Tensor]] = {
+    "generated": _generated,
+    "folder": _of_folder,
+    "dtd": _of_dtd,
+}
 
 
 def generate(count: int, normals: Tensor, seed: int) -> Tensor:

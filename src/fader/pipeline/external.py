@@ -20,6 +20,7 @@ REGISTRIES = {
     "fader.data.defects:_PAINTERS": ("kinds",),
     "fader.data.releases:LAYOUTS": ("layout",),
     "fader.data.releases:RELEASES": ("source", "paper"),
+    "fader.data.textures:SOURCES": ("source",),
     "fader.detectors.reconstruction:SCHEDULES": ("schedule",),
     "fader.maskers.threshold:_RULES": ("rule",),
     "fader.steps.dataset:SOURCES": ("source",),

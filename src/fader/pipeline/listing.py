@@ -55,7 +55,9 @@ def write(config: Config, job: Job) -> Header | None:
     folder, path = _textures(config, job), _path(config, job)
     if folder and Path(path).is_file() and not Path(folder.root).is_dir():
         return artifacts.read_header(path)  # as in a checkout of what was made elsewhere
-    files = dtd.images(folder) if folder else [Path(file) for file in _files(config, job)]
+    files = (
+        dtd.images(Path(folder.root)) if folder else [Path(file) for file in _files(config, job)]
+    )
     if not files:
         return None
     about = {"files": _entries({shown(file): file for file in files})}

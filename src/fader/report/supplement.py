@@ -63,7 +63,7 @@ def masks(records: Records) -> Layout:
         ),
         notes=(
             "Masked area: share of all pixels of the test images. Recall: share of the defective"
-            " pixels. Wholly masked: share of the defective images, to the last pixel of their defect.",
+            " pixels. Wholly masked: to the last defective pixel, share of the defective images.",
             *(f"Loaded for {m}: {'; '.join(each)}." for m, each in loaded.items() if each),
         ),
     )
