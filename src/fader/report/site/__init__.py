@@ -88,8 +88,8 @@ class Contents:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: its ``blocks`` and the ``files`` that it shows, relative to the page,
-    and in words what these were made from."""
+    """A part of the page: its ``blocks``, the ``files`` that they are in too, and a pattern of what
+    was ``measured`` for them."""
 
     key: str
     name: str
@@ -157,8 +157,12 @@ def environment() -> Environment:
         lstrip_blocks=True,
         finalize=_printable,
     )
-    environment.filters |= {"signed": signed, "place": _place, "scale": _scale}
+    environment.filters |= {"signed": signed, "place": _place, "scale": _scale, "kind": _kind}
     return environment
+
+
+def _kind(block: Block | Sheet) -> str:
+    return type(block).__name__
 
 
 def _place(value: float, scale: float) -> str:

@@ -7,7 +7,7 @@ cell without a number says why.
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -18,7 +18,7 @@ from fader.pipeline.methods import Method
 from fader.report.gate import PAPER_TOLERANCE
 from fader.report.layout import Column, Group, Table
 from fader.report.paper import AVERAGE
-from fader.report.records import Records
+from fader.report.records import Record, Records
 from fader.report.render import ABSENT, signed
 from fader.report.site.markdown import Grid, Line, Span
 
@@ -100,7 +100,7 @@ def of_grid(caption: str, grid: Grid) -> Sheet:
     ]
     rows, above = [], [[Span("")]] * names
     for line in grid.rows:
-        leading = [each or before for each, before in zip(line, above, strict=False)]
+        leading = [each or before for each, before in zip(line[:names], above, strict=True)]
         # A later name is the same only under the same first one.
         above = leading if not line[0] or names == 1 else [list(each) for each in line[:names]]
         cells = [Cell(each, kind="name") for each in above]
@@ -196,29 +196,32 @@ class _Filler:
 
     def _rows(self) -> Iterator[Row]:
         frame, name = self.table.frame.to_dict("records"), self.layout.block_name
-        for block, group in groupby(frame, lambda row: row[name] if name else ""):
+        for block, rows in groupby(frame, lambda row: row[name] if name else ""):
             columns = {column.key: column for column in self.layout.blocks[str(block)]}
-            rows = list(group)
             why = self._whole(columns.values())
-            if why is not None:
-                label = self.layout.block_labels.get(str(block), str(block))
-                width = (
-                    len(self.leading)
-                    - 1
-                    + sum(len(self.kinds(key)) for each in self.layout.groups for key in each.keys)
-                )
-                text = Cell(
-                    [Span("did not run")], kind="text", reason=self._number(why), span=width
-                )
-                yield Row([Cell([Span(label)], kind="name"), text])
-                continue
-            alone = Counter(row["dataset"] for row in rows)
-            for row in rows:
-                average = row["category"] == AVERAGE
-                if not (average and alone[row["dataset"]] == 2):  # of one category, it is that one
-                    yield Row(list(self._cells(row, columns)), average)
+            if why is None:
+                yield from self._of_block(list(rows), columns)
+            else:
+                yield self._absent(str(block), why)
 
-    def _whole(self, columns: Any) -> str | None:
+    def _of_block(
+        self, rows: Sequence[Mapping[Any, Any]], columns: Mapping[str, Column]
+    ) -> Iterator[Row]:
+        """Rows of categories and averages; the average of one category is that one."""
+        counts = Counter(row["dataset"] for row in rows)
+        for row in rows:
+            average = row["category"] == AVERAGE
+            if not average or counts[row["dataset"]] > 2:
+                yield Row(list(self._cells(row, columns)), average)
+
+    def _absent(self, block: str, why: str) -> Row:
+        """The one row of a block of which nothing ran."""
+        keys = [key for group in self.layout.groups for key in group.keys]
+        width = len(self.leading) - 1 + sum(len(self.kinds(key)) for key in keys)
+        label = Cell([Span(self.layout.block_labels.get(block, block))], kind="name")
+        return Row([label, Cell([Span("did not run")], None, "text", self._number(why), width)])
+
+    def _whole(self, columns: Iterable[Column]) -> str | None:
         """Why nothing of a block ran; None where something did, or the table has one block."""
         if not self.layout.block_name:
             return None
@@ -231,7 +234,7 @@ class _Filler:
         }
         return missing.pop() if len(missing) == 1 else None
 
-    def _records(self, place: str, method: Method) -> list[Any]:
+    def _records(self, place: str, method: Method) -> list[Record]:
         return [self.records.get(place, method, seed) for seed in self.records.config.seeds]
 
     def _cells(self, row: Mapping[Any, Any], columns: Mapping[str, Column]) -> Iterator[Cell]:
