@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fader.evaluation.decision import threshold
@@ -16,6 +16,7 @@ def youden(limit: float, normal: list[float], defective: list[float]) -> float:
     return recall - sum(score > limit for score in normal) / len(normal)
 
 
+@settings(max_examples=50, deadline=None)
 @given(scores, scores)
 def test_no_other_threshold_is_better(normal, defective):
     found = threshold(np.array(normal), np.array(defective))
