@@ -202,13 +202,14 @@ def test_snakemake_makes_the_same_bytes_and_its_run_can_be_recorded(fresh, made,
     for name, stage in lock(made).items():
         for ours, theirs in zip(lock(direct)[name]["outs"], stage["outs"], strict=True):
             assert ours["path"] == theirs["path"]
-            if re.search(r"/(metrics|cost|tables|report)(/|$)", ours["path"]):  # they hold timings
-                continue
+            if re.search(r"/(metrics|cost|tables|figures|report)(/|$)", ours["path"]):
+                continue  # they hold timings
             assert ours["md5"] == theirs["md5"], ours["path"]
-    for path in (direct.root / "results/ci/tables").glob("*"):
-        if path.stem != "cost":
-            same = (made.root / "results/ci/tables" / path.name).read_bytes()
-            assert path.read_bytes() == same, path.name
+    for folder, timed in (("tables", "cost"), ("figures", "tradeoff")):
+        for path in (direct.root / "results/ci" / folder).glob("*"):
+            if path.stem != timed:
+                same = (made.root / "results/ci" / folder / path.name).read_bytes()
+                assert path.read_bytes() == same, path.name
     mine, theirs = (read_header(p.root / METRICS) for p in (direct, made))
     assert mine == theirs
 
