@@ -217,7 +217,10 @@ def test_when_every_mirror_fails_the_error_says_why_and_what_to_do(target):
     assert f"{gone.url} (HTTP 404" in message
     assert f"{wrong.url} (its 5 bytes have sha256 {hashlib.sha256(b'other').hexdigest()}" in message
     assert f"{busy.url} (HTTP 503" in message
-    assert f"Put the file at {target} yourself, or set datasets.<name>.root" in message
+    assert (
+        f"Put the file at {target} yourself, or name a copy on disk: datasets.<name>.root"
+        in message
+    )
     assert (len(gone.requests), len(busy.requests)) == (1, download.ATTEMPTS)
     assert list(target.parent.iterdir()) == []
 
