@@ -9,7 +9,7 @@ which a content security policy holds it to. The same inputs give the same bytes
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,8 +203,8 @@ def _facts(records: Records) -> dict[str, str]:
         for dataset, places in records.by_dataset().items()
     ]
     missing = len(config.missing)
-    maskers = f"{len(config.masks.maskers)} maskers" + (f", {missing} missing" if missing else "")
-    systems = [maskers, f"{len(config.detectors)} baselines", f"{len(config.variants)} variants"]
+    maskers = _count(config.masks.maskers, "masker") + (f", {missing} missing" if missing else "")
+    systems = [maskers, _count(config.detectors, "baseline"), _count(config.variants, "variant")]
     machines = "; ".join(f"{device}, {precision}" for device, precision in records.machines)
     base, about = config.masks.base, records.provenance(records.places).removeprefix("Data: ")
     trained = lengths.note(records, [Method("ear", base), Method("fader", base)], records.places)
@@ -216,6 +216,11 @@ def _facts(records: Records) -> dict[str, str]:
         "Machine": machines or "not recorded",
         "Time": duration(config),
     }
+
+
+def _count(things: Sized, name: str) -> str:
+    """``1 masker``, ``2 maskers``."""
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
 def _warnings(contents: Contents) -> list[str]:
