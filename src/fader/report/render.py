@@ -50,7 +50,7 @@ def csv(table: Table) -> str:
 
 def markdown(table: Table) -> str:
     """The table as Markdown, with caption and notes; in parts where it is wider than ``WIDTH``."""
-    leading = _leading(table)
+    leading = row_names(table)
     headers = [*map(str.capitalize, leading), *(group.header for group in table.layout.groups)]
     rows = [
         naming + [_cell(table, group, row) for group in table.layout.groups]
@@ -115,8 +115,8 @@ def signed(value: float | Decimal, digits: int = 3) -> str:
 
 def latex(table: Table) -> str:
     """The table as LaTeX (``booktabs``), with caption and label."""
-    leading, groups = _leading(table), table.layout.groups
-    widths = [len(_kinds(table, group)) for group in groups]
+    leading, groups = row_names(table), table.layout.groups
+    widths = [len(kinds(table, group.keys)) for group in groups]
     top = [""] * len(leading)
     rules = []
     at = len(leading) + 1
@@ -124,7 +124,7 @@ def latex(table: Table) -> str:
         top.append(rf"\multicolumn{{{width}}}{{c}}{{{group.header.translate(_LATEX)}}}")
         rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
         at += width
-    kinds = [kind for group in groups for kind in _kinds(table, group)]
+    columns = [kind for group in groups for kind in kinds(table, group.keys)]
     lines = [
         r"\begin{table}",
         r"\centering",
@@ -134,7 +134,7 @@ def latex(table: Table) -> str:
         r"\toprule",
         " & ".join(top) + r" \\",
         " ".join(rules),
-        " & ".join([name.capitalize() for name in leading] + kinds) + r" \\",
+        " & ".join([name.capitalize() for name in leading] + columns) + r" \\",
     ]
     before = None
     for naming, row in _lines(table):
@@ -142,7 +142,7 @@ def latex(table: Table) -> str:
         if before is None or AVERAGE in (before, category):
             lines.append(r"\midrule")
         cells = naming + [
-            _text(group, row, kind) for group in groups for kind in _kinds(table, group)
+            _text(group, row, kind) for group in groups for kind in kinds(table, group.keys)
         ]
         lines.append(" & ".join(cell.translate(_LATEX) for cell in cells) + r" \\")
         before = category
@@ -151,13 +151,14 @@ def latex(table: Table) -> str:
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
-def _kinds(table: Table, group: Group) -> list[str]:
-    """The printed columns of a group."""
-    compared = any(f"paper_{key}" in table.frame for key in group.keys)
+def kinds(table: Table, keys: Sequence[str]) -> list[str]:
+    """What is printed of columns: ours, and the paper's and the difference where any of them is
+    compared."""
+    compared = any(f"paper_{key}" in table.frame for key in keys)
     return list(_KINDS) if compared else ["ours"]
 
 
-def _leading(table: Table) -> list[str]:
+def row_names(table: Table) -> list[str]:
     """Columns that name a row: the block, the data set where there are several, the category."""
     block = [table.layout.block_name] if table.layout.block_name else []
     several = table.frame["dataset"].nunique() > 1
@@ -173,7 +174,7 @@ def _lines(table: Table) -> Iterator[tuple[list[str], dict[str, Any]]]:
         block = str(row[name]) if name else ""
         first = block != previous or not name
         if first or block not in empty:
-            naming = ["" if block in empty else str(row[column]) for column in _leading(table)]
+            naming = ["" if block in empty else str(row[column]) for column in row_names(table)]
             if name:
                 naming[0] = table.layout.block_labels.get(block, block) if first else ""
             yield naming, {"category": row["category"]} if block in empty else row
@@ -192,22 +193,28 @@ def _empty(table: Table) -> set[str]:
 def _cell(table: Table, group: Group, row: Mapping[str, Any]) -> str:
     """All there is of a group in one cell: ours, the paper's and the difference, where the paper
     has a value."""
-    ours, *compared = (_text(group, row, kind) for kind in _kinds(table, group))
+    ours, *compared = (_text(group, row, kind) for kind in kinds(table, group.keys))
     return SLASH.join([ours, *(text for text in compared if text != ABSENT)])
 
 
 def _text(group: Group, row: Mapping[str, Any], kind: str) -> str:
     """One kind of a group's numbers, a dash where none is known."""
-    parts = [_part(row, key, kind) for key in group.keys]
+    parts = [printed(row, key, kind) for key in group.keys]
     return ABSENT if set(parts) == {ABSENT} else " → ".join(parts)
 
 
-def _part(row: Mapping[str, Any], key: str, kind: str) -> str:
-    """One number of a printed cell: "ours" (mean ± std), "paper" or "difference" (ours − paper)."""
-    value = row.get(f"{key}_mean" if kind == "ours" else f"{kind}_{key}", math.nan)
-    if pd.isna(value):
+def value(row: Mapping[str, Any], key: str, kind: str) -> float:
+    """One number of a row: "ours" (a mean), "paper" or "difference" (ours − paper); NaN where there
+    is none."""
+    return row.get(f"{key}_mean" if kind == "ours" else f"{kind}_{key}", math.nan)
+
+
+def printed(row: Mapping[str, Any], key: str, kind: str) -> str:
+    """The same as text, ours with its standard deviation where there is one."""
+    number = value(row, key, kind)
+    if pd.isna(number):
         return ABSENT
     if kind == "difference":
-        return signed(value)
+        return signed(number)
     std = row[f"{key}_std"] if kind == "ours" else math.nan
-    return f"{value:.3f}" if pd.isna(std) else f"{value:.3f} ± {std:.3f}"
+    return f"{number:.3f}" if pd.isna(std) else f"{number:.3f} ± {std:.3f}"

@@ -5,7 +5,6 @@ A difference says in words and by a sign, not by colour alone, whether it is wit
 cell without a number says why.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ from typing import Any
 import pandas as pd
 
 from fader.pipeline.methods import Method
+from fader.report import render
 from fader.report.gate import PAPER_TOLERANCE
 from fader.report.layout import Column, Group, Table
 from fader.report.paper import AVERAGE
 from fader.report.records import Record, Records
-from fader.report.render import ABSENT, signed
+from fader.report.render import ABSENT
 from fader.report.site.markdown import Grid, Line, Span
 
 LEFT_OUT = "left out: the notes below say why"
@@ -140,9 +140,7 @@ class _Filler:
             for place, each in records.config.categories.items()
         }
         self.reasons: dict[str, int] = {}
-        block = [self.layout.block_name] if self.layout.block_name else []
-        several = table.frame["dataset"].nunique() > 1
-        self.leading = [*block, *(["dataset"] if several else []), "category"]
+        self.leading = render.row_names(table)
 
     def sheet(self) -> Sheet:
         rows = list(self._rows())
@@ -151,8 +149,7 @@ class _Filler:
 
     def kinds(self, key: str) -> list[str]:
         """The printed columns of a key."""
-        compared = f"paper_{key}" in self.table.frame
-        return ["ours", "paper", "difference"] if compared else ["ours"]
+        return render.kinds(self.table, [key])
 
     def _heads(self) -> list[list[Head]]:
         """A row of groups, of the parts of groups where one has several, and of ours, the paper's
@@ -249,19 +246,15 @@ class _Filler:
                     yield self._cell(row, columns[key], kind)
 
     def _cell(self, row: Mapping[Any, Any], column: Column, kind: str) -> Cell:
-        key = column.key
-        value = row.get(f"{key}_mean" if kind == "ours" else f"{kind}_{key}", math.nan)
+        value = render.value(row, column.key, kind)
         if pd.isna(value):
             explained = kind == "ours" and row["category"] != AVERAGE
             return Cell(
                 [Span(ABSENT)],
                 reason=self._number(self._why(row, column)) if explained else None,
             )
-        if kind == "difference":
-            return Cell([Span(signed(value))], value, tone(value))
-        std = row[f"{key}_std"] if kind == "ours" else math.nan
-        text = f"{value:.3f}" if pd.isna(std) else f"{value:.3f} ± {std:.3f}"
-        return Cell([Span(text)], value)
+        text = render.printed(row, column.key, kind)
+        return Cell([Span(text)], value, tone(value) if kind == "difference" else "number")
 
     def _number(self, why: str) -> int:
         """The number of a reason why a cell of ours is empty."""
