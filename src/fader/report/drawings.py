@@ -11,7 +11,6 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from fader.config import Config
@@ -23,7 +22,7 @@ from fader.pipeline.methods import Method
 from fader.report import cost, labels, numbers, pictures
 from fader.report.figures import charts, diagrams, paper
 from fader.report.records import Record, Records
-from fader.report.statistics import Statistics, statistics
+from fader.report.statistics import Statistics, rows_of, statistics
 from fader.report.warn import levels
 
 
@@ -69,16 +68,21 @@ class Findings:
         base = [Method(stage, config.masks.base) for stage in ("ear", "fader")]
         return base + [Method("detector", name) for name in config.detectors]
 
-    def histories(self, place: str) -> dict[str, Path]:
-        """Losses of everything trained on a category, by a name for the legend."""
-        config, files = self.config, {}
-        for job in phases.jobs(config, place=place):
-            path = phases.outputs(config, job).get("losses")
-            if path is not None:
-                facts = checked(config, job, "weights")[0].facts
-                artifacts.check_beside(path, facts.get("losses"))
-                files[f"{_trained(config, job)} seed {job.seed}"] = Path(path)
-        return files
+    @cached_property
+    def histories(self) -> dict[str, dict[str, Path]]:
+        """Category → losses of everything trained on it, by a name for the legend."""
+        return {place: _histories(self.config, place) for place in self.config.categories}
+
+
+def _histories(config: Config, place: str) -> dict[str, Path]:
+    files = {}
+    for job in phases.jobs(config, place=place):
+        path = phases.outputs(config, job).get("losses")
+        if path is not None:
+            facts = checked(config, job, "weights")[0].facts
+            artifacts.check_beside(path, facts.get("losses"))
+            files[f"{_trained(config, job)} seed {job.seed}"] = Path(path)
+    return files
 
 
 def _trained(config: Config, job: Job) -> str:
@@ -92,14 +96,14 @@ def _gains(found: Findings) -> Figure:
     records, table = found.records, found.statistics.intervals
     rows = []
     for masker, label in labels.maskers(found.config).items():
-        pair = Method("ear", masker), Method("fader", masker)
-        names = dict(zip(("against", "method"), map(str, pair), strict=True))
+        ear, fader = Method("ear", masker), Method("fader", masker)
         for place, category in found.config.categories.items():
-            cell = names | {"dataset": category.dataset, "category": category.category}
-            here = table[(table[list(cell)] == pd.Series(cell)).all(axis=1)]
+            here = rows_of(table, fader, ear, dataset=category.dataset, category=category.category)
             low, high = (float(here[bound].iloc[0]) for bound in ("low", "high"))
             if not isnan(low):
-                before, after = (_mean(records, place, each, "image_auroc") for each in pair)
+                before, after = (
+                    _mean(records, place, each, "image_auroc") for each in (ear, fader)
+                )
                 title = records.title(place)
                 rows.append(charts.Gain(label, title, before, after, low, high))
     return charts.gains(rows)
@@ -191,7 +195,7 @@ def _calibration(found: Findings) -> Figure:
         ]
         known = [cell for cell in cells if not any(map(isnan, cell))]
         points[labels.method(config, method)] = known
-    return charts.validation(points, config.report.warn_below, level)
+    return charts.calibration(points, config.report.warn_below, level)
 
 
 def _losses(found: Findings) -> Figure:
@@ -199,7 +203,7 @@ def _losses(found: Findings) -> Figure:
     categories = []
     for place in found.config.categories:
         lines: dict[str, numbers.Curve] = {}
-        for name, path in found.histories(place).items():
+        for name, path in found.histories[place].items():
             of, _, number = name.rpartition(" seed ")
             if int(number) == seed and (of in shown or of.startswith("mask-")):
                 lines |= {f"{of}{stage}": curve for stage, curve in numbers.losses(path).items()}

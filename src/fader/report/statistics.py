@@ -144,6 +144,18 @@ def statistics(
     return Statistics(*frames, _markdown(records, *frames, resamples))
 
 
+def rows_of(frame: pd.DataFrame, method: Method, against: Method, **where: str) -> pd.DataFrame:
+    """The rows of ``Statistics.intervals`` or ``counts`` about a method's gain over another one.
+
+    Parameters
+    ----------
+    where : column → its value.
+    """
+    for name, value in ({"method": str(method), "against": str(against)} | where).items():
+        frame = frame[frame[name] == value]
+    return frame
+
+
 _INTERVAL_KINDS = (
     dict.fromkeys(("method", "against", "dataset", "category"), "object")
     | dict.fromkeys(("seeds", "normal", "defective"), "Int64")

@@ -80,5 +80,5 @@ def _curves(found: Findings, place: str) -> dict[str, str]:
     return {
         paths.curve(run, "roc", place): numbers.roc_csv(ran, lacking),
         paths.curve(run, "pr", place): numbers.pr_csv(ran, lacking),
-        paths.curve(run, "losses", place): numbers.losses_csv(found.histories(place)),
+        paths.curve(run, "losses", place): numbers.losses_csv(found.histories[place]),
     }

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from fader import runtime
-from fader.detectors import Detector
+from fader.detectors import Images
 from fader.detectors.fader import Fader
+from fader.detectors.reconstruction import anomaly_map
 from fader.evaluation.decision import threshold
 from fader.pipeline import artifacts
 from fader.pipeline.context import Context
 from fader.pipeline.jobs import Job
 from fader.pipeline.methods import Method
 from fader.steps import inputs, models
-from fader.steps.trace import trace
+from fader.steps.trace import as_bytes, trace
 
 KEPT = 48  # images of a category, at most
 ERRORS = 16  # false positives, and false negatives, among them, at most
@@ -43,12 +44,7 @@ def make_gallery(context: Context) -> None:
     rows = torch.from_numpy(
         shown(np.array(measured["scores"]), measured["labels"], measured["defects"], limit.value)
     )
-    images = inputs.tested(at, method.system)[rows]
-    pictures = {
-        "index": rows,
-        "map": detector.scores(images).maps.half(),
-        "reconstruction": _reconstructed(detector, images),
-    }
+    pictures = _pictures(detector, inputs.tested(at, method.system)[rows])
     traced, about = trace(at, detector)
     facts = {
         "place": context.job.place,
@@ -58,7 +54,7 @@ def make_gallery(context: Context) -> None:
         "machine": machine.facts(),
     }
     header = context.header(facts | about)
-    artifacts.write_tensors(context.output("pictures"), pictures, header)
+    artifacts.write_tensors(context.output("pictures"), {"index": rows} | pictures, header)
     artifacts.write_tensors(context.output("trace"), traced, header)
 
 
@@ -100,14 +96,14 @@ def shown(
 
 
 @torch.inference_mode()
-def _reconstructed(detector: Detector, images: inputs.Images) -> Tensor:
-    """Reconstructions (N, 3, H, W) uint8."""
-    parts = []
+def _pictures(detector: Fader, images: Images) -> dict[str, Tensor]:
+    """Anomaly maps (N, H, W) in half precision and reconstructions (N, 3, H, W) uint8."""
+    maps, reconstructions = [], []
     for part in images.batches(detector.context.score.batch):
         pixels = detector.machine.images(part.pixels)
-        masks = None if part.masks is None else part.masks.to(pixels.device)
+        masks = part.masks.to(pixels.device)  # type: ignore[union-attr]  # FADeR is given masks
         reconstruction = detector.reconstruct(pixels, masks)
-        if reconstruction is None:
-            raise TypeError(f"{type(detector).__name__} reconstructs nothing")
-        parts.append((reconstruction * 255).round().to(torch.uint8).cpu())
-    return torch.cat(parts)
+        found = anomaly_map(pixels, reconstruction, detector.context.score)
+        maps.append(found.half().cpu())
+        reconstructions.append(as_bytes(reconstruction).cpu())
+    return {"map": torch.cat(maps), "reconstruction": torch.cat(reconstructions)}

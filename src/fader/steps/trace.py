@@ -63,9 +63,9 @@ def follow(detector: Fader, image: Images) -> dict[str, Tensor]:
     reconstruction = detector.decode(skips, deepest, soft)
     grid = soft.shape[1:]
     found = {
-        "image": _bytes(pixels),
-        "obfuscated": _bytes(obfuscated),
-        "reconstruction": _bytes(reconstruction),
+        "image": as_bytes(pixels),
+        "obfuscated": as_bytes(obfuscated),
+        "reconstruction": as_bytes(reconstruction),
         "mask": masks.to(torch.uint8),
         "predicted": predicted.view(1, *grid),
         "error": patch_l2(pixels, reconstruction, detector.scale).view(1, *grid),
@@ -80,5 +80,6 @@ def follow(detector: Fader, image: Images) -> dict[str, Tensor]:
     return {name: value[0].cpu().contiguous() for name, value in found.items()}
 
 
-def _bytes(images: Tensor) -> Tensor:
+def as_bytes(images: Tensor) -> Tensor:
+    """Images in [0, 1] as uint8."""
     return (images * 255).round().to(torch.uint8)

@@ -196,7 +196,7 @@ def curves(
     return figure
 
 
-def validation(
+def calibration(
     points: Mapping[str, Sequence[tuple[float, float]]], bound: float, level: str
 ) -> Figure:
     """Test AUROC against validation AUROC of every cell, a marker a system, and the level under

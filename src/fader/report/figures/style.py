@@ -105,7 +105,7 @@ def say(place: Axes, text: str) -> None:
 
 
 def outlined(truth: np.ndarray | None) -> str:
-    """What the contour of ``_with_contour`` is."""
+    """What the contour of ``with_contour`` is."""
     if truth is None:
         return NO_MASK
     return "outlined: ground truth" if truth.any() else "ground truth: no defect"

@@ -14,7 +14,7 @@ from fader.report.paper import AVERAGE
 from fader.report.records import Records
 from fader.report.render import signed
 from fader.report.site.sheets import tone
-from fader.report.statistics import OURS, Statistics
+from fader.report.statistics import OURS, Statistics, rows_of
 
 LEVELS = ("image", "pixel")
 
@@ -69,10 +69,10 @@ def _effect(records: Records, statistics: Statistics, masker: str, dataset: str)
     after, before = Method("fader", masker), Method("ear", masker)
     if not any(records.of(place, after) for place in places):
         return None
-    mean = _rows(statistics.intervals, after, before, dataset, category=AVERAGE).iloc[0]
+    mean = rows_of(statistics.intervals, after, before, dataset=dataset, category=AVERAGE).iloc[0]
     counts = {}
     for level in LEVELS:
-        row = _rows(statistics.counts, after, before, dataset, level=level, source=OURS)
+        row = rows_of(statistics.counts, after, before, dataset=dataset, level=level, source=OURS)
         if len(row):
             counts[level] = tuple(int(row.iloc[0][name]) for name in ("up", "equal", "down"))
     control = None
@@ -89,15 +89,6 @@ def _effect(records: Records, statistics: Statistics, masker: str, dataset: str)
         control=control,
         counts=counts,
     )
-
-
-def _rows(
-    frame: pd.DataFrame, after: Method, before: Method, dataset: str, **where: str
-) -> pd.DataFrame:
-    wanted = {"method": str(after), "against": str(before), "dataset": dataset} | where
-    for name, value in wanted.items():
-        frame = frame[frame[name] == value]
-    return frame
 
 
 def _number(value: float) -> float | None:
