@@ -77,6 +77,10 @@ class Baseline(Section):
     reads: ClassVar[tuple[str, ...]] = ()
     trained_on: ClassVar[tuple[str, ...]] = ()
 
+    def side(self, size: int) -> int:
+        """Side of the images that the detector is given where the run's are of ``size``."""
+        return size
+
     def misfit(self, size: int) -> str | None:
         """Why the detector cannot work on images of ``size`` × ``size`` pixels, opening with the
         key to blame; None where it can."""

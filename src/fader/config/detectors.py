@@ -1,8 +1,9 @@
 """Baselines: one class a kind, which says what it is called and what it reads."""
 
+import math
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fader.config.base import Baseline, Fraction, LearningRate, Length, Positive, Section, Weight
 from fader.config.synthesis import Draem, Jnld, OmniAl
@@ -264,7 +265,65 @@ class Pca(Baseline):
     )
 
 
+class PatchCore(Baseline):
+    """PatchCore (Roth et al., CVPR 2022): nearest patches of the normal images, on a pretrained
+    ViT; the paper's are on a Wide ResNet-50."""
+
+    label: ClassVar[str] = "PatchCore"
+
+    kind: Literal["patchcore"]
+    backbone: str = Field(description="a vision transformer of the registry of backbones")
+    blocks: list[Annotated[int, Field(ge=0)]] = Field(
+        min_length=1,
+        description="whose tokens are the patches, counted from 0, put together; the sixth of"
+        " twelve, our choice",
+    )
+    input_size: Positive = Field(
+        description="side of the images it sees, pixels, a multiple of the ViT's patch; 336"
+    )
+    neighbourhood: Positive = Field(
+        description="side of the square of patches that each is averaged over, odd; 3"
+    )
+    coreset: float = Field(gt=0, le=1, description="share of the patches in the bank; 0.1")
+    most: Positive = Field(description="patches in the bank, at most; 4,000, our choice")
+    projection: Positive = Field(
+        description="values of a patch that the coreset is found on; 128, here 64"
+    )
+    neighbours: Positive = Field(description="b of the image score, equation 7; 9")
+    sigma: float = Field(
+        gt=0, description="of the Gaussian that smooths the map, pixels; 4 at 224², 2 at 128²"
+    )
+
+    @field_validator("neighbourhood")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError(f"must be odd, got {value}")
+        return value
+
+    def side(self, size: int) -> int:
+        """As ``Baseline.side``: its own."""
+        return self.input_size
+
+    def misfit(self, size: int) -> str | None:
+        """As ``Baseline.misfit``."""
+        if math.ceil(3 * self.sigma) >= size:
+            return f"sigma: {self.sigma:g} is too much for image.size {size}"
+        return None
+
+
 DetectorSettings = Annotated[
-    Mscam | Ganomaly | Scadn | MemAe | PlainUNet | Daad | Riad | Draem | Jnld | OmniAl | Pca,
+    Mscam
+    | Ganomaly
+    | Scadn
+    | MemAe
+    | PlainUNet
+    | Daad
+    | Riad
+    | Draem
+    | Jnld
+    | OmniAl
+    | PatchCore
+    | Pca,
     Field(discriminator="kind"),
 ]

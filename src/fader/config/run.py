@@ -184,10 +184,11 @@ class Config(Section):
 
     @property
     def sides(self) -> list[int]:
-        """Sides that images are kept at, pixels: the working resolution, then those of maskers that
-        see more; a masker that sees less reduces the former."""
+        """Sides that images are kept at, pixels: the working resolution, then those of maskers and
+        detectors that see more; one that sees less reduces the former."""
         masks, size = self.masks, self.image.size
         wanted = {masks.settings(m).input_size for m in masks.salient if m not in self.missing}
+        wanted |= {detector.side(size) for detector in self.detectors.values()}
         return [size, *sorted(side for side in wanted if side > size)]
 
     @cached_property

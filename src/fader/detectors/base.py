@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -32,6 +33,9 @@ class Context:
     size : side of the images, pixels.
     unet, loss : EAR's network and reconstruction loss, for the detectors of its line.
     score : from a reconstruction to an anomaly map.
+    weights_dir : local directory of pretrained weights; None reads ``$FADER_WEIGHTS``.
+    random : draw pretrained weights instead of loading them, on torch's current device: for what
+        depends on shapes alone, as cost does.
     """
 
     machine: Machine
@@ -39,6 +43,8 @@ class Context:
     unet: UNet
     loss: Loss
     score: Score
+    weights_dir: Path | None = None
+    random: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,8 @@ class Scores:
 class Detector(nn.Module):
     """Base of all detectors.
 
-    Subclasses give ``fit`` and ``anomaly_map``, and may give ``image_score``, ``reconstruct``,
-    ``explain`` and ``redrawn``.
+    Subclasses give ``fit`` and ``anomaly_map``, and may give ``image_score``, ``judge``,
+    ``reconstruct``, ``explain``, ``redrawn`` and ``frozen``.
     """
 
     def __init__(self, context: Context) -> None:
@@ -95,6 +101,11 @@ class Detector(nn.Module):
     def machine(self) -> Machine:
         """Device and precision."""
         return self.context.machine
+
+    @property
+    def frozen(self) -> tuple[nn.Module, ...]:
+        """Networks that came pretrained."""
+        return ()
 
     def fit(self, normal: Images, run: Run) -> Mapping[str, History]:
         """Learn from normal images; leaves the detector in evaluation mode.
@@ -113,6 +124,11 @@ class Detector(nn.Module):
     def image_score(self, images: Tensor, maps: Tensor) -> Tensor:
         """Score (B,) of images (B, 3, H, W) with their ``maps`` (B, H, W): the map's maximum."""
         return maps.flatten(1).amax(1)
+
+    def judge(self, images: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``anomaly_map`` of images and ``image_score`` of both."""
+        maps = self.anomaly_map(images, masks)
+        return maps, self.image_score(images, maps)
 
     def reconstruct(self, images: Tensor, masks: Tensor | None = None) -> Tensor | None:
         """What the detector would have normal: (B, 3, H, W) in [0, 1]; None where it makes none."""
@@ -147,7 +163,7 @@ class Detector(nn.Module):
         for part in images.batches(self.context.score.batch):
             pixels = self.machine.images(part.pixels)
             masks = None if part.masks is None else part.masks.to(pixels.device)
-            found = self.anomaly_map(pixels, masks)
-            maps.append(found.float().cpu())
-            scores.append(self.image_score(pixels, found).float().cpu())
+            of_part = self.judge(pixels, masks)
+            maps.append(of_part[0].float().cpu())
+            scores.append(of_part[1].float().cpu())
         return Scores(torch.cat(maps), torch.cat(scores))

@@ -192,13 +192,16 @@ def _map(config: Config, machine: Machine) -> Part:
 def _detector(name: str, config: Config, machine: Machine) -> Part:
     """Image → anomaly map and image score, by a baseline."""
     size = config.image.size
-    place = detectors.Context(machine, size, config.unet, config.loss, config.score)
+    place = detectors.Context(machine, size, config.unet, config.loss, config.score, random=True)
     detector = detectors.create(config.detectors[name], place).eval()
 
     def run(images: Tensor) -> Tensor:
-        return detector.image_score(images, detector.anomaly_map(images))
+        return detector.judge(images)[1]
 
-    return Part(run, size, (detector,))
+    if not detector.frozen:
+        return Part(run, size, (detector,))
+    learnt = tuple(part for part in detector.children() if part not in detector.frozen)
+    return Part(run, config.detectors[name].side(size), learnt, detector.frozen)
 
 
 def parts(config: Config, patch: int) -> dict[str, Callable[[Machine], Part]]:

@@ -173,6 +173,9 @@ def _files(config: Config, job: Job) -> list[str]:
         return [config.codebook.file] if Path(config.codebook.file).is_file() else []
     if job.phase == "mask":
         return weights.local_files(config, job.system)
+    if job.phase == "detector":
+        backbone = getattr(config.detectors[job.system], "backbone", None)
+        return [] if backbone is None else weights.backbone_files(config, backbone)
     vit = config.fader.vit.backbone
     if job.phase == "variant" and vit and config.variants[job.system].predictor == "vit":
         return weights.backbone_files(config, vit)

@@ -4,6 +4,7 @@ import sys
 
 from fader import runtime
 from fader.pipeline.context import Context
+from fader.pipeline.methods import Method
 from fader.steps import inputs, models, training
 from fader.training.loop import Diverged
 
@@ -17,9 +18,10 @@ def train_detector(context: Context) -> None:
     name = context.job.system
     machine = runtime.start(context.config.runtime)
     detector = models.baseline(context, name, machine)
+    side = models.side(context, Method("detector", name))
     run = training.run_of(context, machine, context.seed(f"detector/{name}"))
     try:
-        history = detector.fit(inputs.normals(context), run)
+        history = detector.fit(inputs.normals(context, side), run)
     except Diverged as error:
         print(f"warning: {error}; it has no row in the tables", file=sys.stderr)
         history = {"diverged": error.history} if error.history else {}

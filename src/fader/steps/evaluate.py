@@ -96,7 +96,7 @@ def _diverged(context: Context, method: Method) -> str | None:
 
 def _of_detector(context: Context, method: Method, detector: Detector) -> Result:
     """Anomaly maps of a trained detector."""
-    tested = inputs.tested(context, method.masker)
+    tested = inputs.tested(context, method.masker, models.side(context, method))
     began = time.perf_counter()
     scores = detector.scores(tested)
     seconds = time.perf_counter() - began
@@ -121,7 +121,8 @@ def _of_detector(context: Context, method: Method, detector: Detector) -> Result
 def _checked(context: Context, method: Method) -> Examples:
     """The fold on which nothing was chosen; for a baseline that trains on some kinds of synthetic
     defect, with the other kinds alone."""
-    examples = inputs.label_free(context, method.masker, fold="checked")
+    side = models.side(context, method)
+    examples = inputs.label_free(context, method.masker, fold="checked", side=side)
     if method.stage != "detector":
         return examples
     kinds = context.config.detectors[method.system].trained_on

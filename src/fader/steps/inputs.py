@@ -76,9 +76,9 @@ def masks(context: Context, masker: str, name: str) -> Tensor:
     return enlarge(binarise(found[name], rule, level), size)
 
 
-def normals(context: Context) -> Images:
-    """The fitted normals, without masks."""
-    return Images(packed(context)[0]["train"][split(context)["fit"]])
+def normals(context: Context, side: int = 0) -> Images:
+    """The fitted normals, as of ``at_side``, without masks."""
+    return Images(at_side(context, side)["train"][split(context)["fit"]])
 
 
 def fitted(context: Context, masker: str) -> Images:
@@ -86,17 +86,20 @@ def fitted(context: Context, masker: str) -> Images:
     return Images(normals(context).pixels, masks(context, masker, "train")[split(context)["fit"]])
 
 
-def tested(context: Context, masker: str | None = None) -> Images:
-    """The test images, with a masker's masks."""
+def tested(context: Context, masker: str | None = None, side: int = 0) -> Images:
+    """The test images, as of ``at_side``, with a masker's masks."""
     hidden = None if masker is None else masks(context, masker, "test")
-    return Images(packed(context)[0]["test"], hidden)
+    return Images(at_side(context, side)["test"], hidden)
 
 
-def label_free(context: Context, masker: str | None = None, fold: str = "held") -> Examples:
-    """Held-out normals and the synthetic defects on them: those of ``held`` to choose on, those of
-    ``checked`` for what is said of the chosen."""
-    parts, pixels = split(context), packed(context)[0]["train"]
-    normal, defects, truth = parts[fold], parts[f"{fold}_defects"], parts[f"{fold}_masks"]
+def label_free(
+    context: Context, masker: str | None = None, fold: str = "held", side: int = 0
+) -> Examples:
+    """Held-out normals and the synthetic defects on them, as of ``at_side``: those of ``held`` to
+    choose on, those of ``checked`` for what is said of the chosen."""
+    parts, images = split(context), at_side(context, side)
+    pixels, defects = images["train"], images[f"{fold}_defects"]
+    normal, truth = parts[fold], parts[f"{fold}_masks"]
     if masker is None:
         return Examples(Images(pixels[normal]), Images(defects), truth)
     return Examples(

@@ -12,6 +12,7 @@ from fader.pipeline.context import Context
 from fader.pipeline.jobs import Job, trained_job
 from fader.pipeline.methods import Method
 from fader.runtime import Machine
+from fader.steps import inputs
 
 # Image scores of the test images (points, epochs, images), kept beside FADeR's weights: no label,
 # no part in any choice; evaluation tells from them what choosing by test labels would have given.
@@ -22,7 +23,8 @@ DIVERGED = "diverged"  # the fact of weights that are none: why
 def place(context: Context, machine: Machine) -> detectors.Context:
     """Where the detectors of a run work."""
     config = context.config
-    return detectors.Context(machine, config.image.size, config.unet, config.loss, config.score)
+    size, folder = config.image.size, inputs.weights_dir(context)
+    return detectors.Context(machine, size, config.unet, config.loss, config.score, folder)
 
 
 def untrained_ear(context: Context, machine: Machine) -> Ear:
@@ -53,6 +55,14 @@ def path_of(context: Context, method: Method) -> MaskPath:
 def baseline(context: Context, name: str, machine: Machine) -> Detector:
     """A detector of the section ``detectors``, not yet fitted."""
     return detectors.create(context.config.detectors[name], place(context, machine))
+
+
+def side(context: Context, method: Method) -> int:
+    """Side of the images that the detector of a method sees."""
+    size = context.config.image.size
+    if method.stage != "detector":
+        return size
+    return context.config.detectors[method.system].side(size)
 
 
 def trained(context: Context, method: Method, machine: Machine) -> Detector:
