@@ -333,7 +333,8 @@ MASKS = {"mask.dinov2", "mask.vit", "mask.winclip"} | TRAINED_MASKS
 WITH_MEMORY = {"detector.memae", "detector.daad"}
 ADVERSARIAL = {"detector.ganomaly", "detector.scadn", "detector.mscam"}
 SYNTHESIS = {"detector.draem", "detector.jnld", "detector.omnial"}
-DETECTORS = {"detector.unet", "detector.riad", "detector.pca"}
+UNTRAINED = {"detector.pca", "detector.patchcore"}
+DETECTORS = {"detector.unet", "detector.riad"} | UNTRAINED
 DETECTORS |= ADVERSARIAL | WITH_MEMORY | SYNTHESIS
 ON_UNET = {"ear", "mosaic", "fader", "detector.unet", "detector.riad"}
 ON_UNET |= {"evaluate", "gallery", "cost"}
@@ -550,7 +551,7 @@ EDITS = [
         "training/loop.py",
         "            step(indices, random, updater)",
         "            step(indices.flip(0), random, updater)",
-        COMPUTE - (MASKS - TRAINED_MASKS) - {"detector.pca"},
+        COMPUTE - (MASKS - TRAINED_MASKS) - UNTRAINED,
     ),
     Edit(
         "a stage's seed",
@@ -723,7 +724,7 @@ def small() -> Config:
         "hidden": 8,
     }
     values["detectors"] = {
-        name: detector | ({} if name == "pca" else {"steps": None, "epochs": 1})
+        name: detector | ({"steps": None, "epochs": 1} if "steps" in detector else {})
         for name, detector in values["detectors"].items()
     }
     values["variants"] = {"shuffled": values["variants"]["shuffled"]}

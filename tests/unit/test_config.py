@@ -184,7 +184,7 @@ def test_no_key_has_a_default(path):
             "detectors.other",
             {},
             "detectors.other.kind",
-            "missing; one of daad, draem, ganomaly, jnld, memae, mscam, omnial, pca, riad, scadn,",
+            "missing; one of daad, draem, ganomaly, jnld, memae, mscam, omnial, patchcore, pca,",
         ),
         ("image.size", 96, "detectors.ganomaly.kind", "image.size 96"),
         ("detectors.scadn.bands", [2, 3], "detectors.scadn.bands", "3 hidden"),

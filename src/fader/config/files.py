@@ -1,6 +1,7 @@
 """Configuration files: read, checked, copied from a preset."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,13 @@ def parse(values: Any, source: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        line = problems.sentence(error, Config.model_json_schema())
+        line = problems.sentence(error, _schema())
         raise FaderError(f"{source}: {line}") from None
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return Config.model_json_schema()
 
 
 def load(path: Path = Path("params.yaml")) -> Config:
@@ -109,4 +115,4 @@ def _keep(path: Path, data: bytes) -> Path:
 
 def schema() -> str:
     """JSON schema of ``params.yaml`` as committed under ``workflow/schemas``."""
-    return json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(_schema(), indent=2, ensure_ascii=False) + "\n"
