@@ -184,6 +184,8 @@ def tiny(**changes) -> Config:
     values["detectors"]["ganomaly"] |= {"width": 4, "latent": 5}
     values["detectors"]["scadn"] |= {"width": 4, "blocks": 2}
     values["detectors"]["mscam"] |= {"width": 4, "latent": 5}
+    values["detectors"]["patchcore"] |= {"backbone": "tiny", "blocks": [1], "input_size": 80}
+    values["detectors"]["patchcore"] |= {"most": 50, "sigma": 1.0}
     values["detectors"]["pca"] |= {"components": 3}
     for name, change in changes.items():
         values["masks"]["maskers"][name] |= change
@@ -308,6 +310,16 @@ def test_baselines_are_counted_whole(narrow):
     # pixels and two of means to a quarter of the channels and back, one of pixels to one.
     attention = sum(b * b // 4 * 2 * (side**2 + 1) + b * side**2 for _, b, side in links)
     assert rows["mscam"]["macs"] == 2 * (convolutions + head) + attention
+    # The network up to its second block, as it was pretrained, and a bank of 50 patches, compared
+    # with the 25 of an image and with the one nearest to the most anomalous of these.
+    vit = backbones.load("tiny", random=True)[0]
+    width = vit.embed_dim
+    patchcore, network = rows["patchcore"], sum(p.numel() for p in vit.parameters())
+    assert patchcore["trained"] == 50 * width
+    assert patchcore["parameters"] == patchcore["bytes"] / 4 == network + 50 * width
+    hidden = vit.blocks[0].mlp.fc1.out_features
+    blocks = 2 * block_macs(25 + vit.num_prefix_tokens, width, hidden)
+    assert patchcore["macs"] == 25 * 3 * 16**2 * width + blocks + (25 + 1) * 50 * width
     values = 3 * size**2
     assert rows["pca"]["parameters"] == values * (1 + 3)
     assert rows["pca"]["macs"] == 2 * 3 * values + score["macs"]

@@ -248,16 +248,21 @@ def test_replaced_weights_are_a_change(mvtec, monkeypatch):
     vit = yaml.safe_load((ROOT / "presets" / "demo.yaml").read_text())["masks"]["maskers"]["vit"]
     masks = mvtec.plain["masks"]
     values = mvtec.plain | {"masks": masks | {"maskers": masks["maskers"] | {"vit": vit}}}
-    config, job = parse(values, "test"), Job("mask", "mine", "vit")
+    patchcore = values["detectors"]["patchcore"] | {"backbone": "vit"}
+    values["detectors"] = values["detectors"] | {"patchcore": patchcore}
+    config = parse(values, "test")
+    jobs = [Job("mask", "mine", "vit"), Job("detector", "mine", "patchcore", 0)]
     monkeypatch.setenv("FADER_WEIGHTS", "weights")
-    assert listing.listed(config, job) is None
+    assert [listing.listed(config, job) for job in jobs] == [None, None]
     file = Path("weights/vit_base_patch16_224.augreg_in21k_ft_in1k.safetensors")
     file.parent.mkdir()
     file.write_bytes(b"one")
-    before = identity(config, job)
+    before = [identity(config, job) for job in jobs]
     file.write_bytes(b"two")
     os.utime(file, LONG_AGO)
-    assert identity(config, job) != before
+    after = [identity(config, job) for job in jobs]
+    assert all(one != other for one, other in zip(before, after, strict=True))
+    assert listing.listed(config, Job("detector", "mine", "pca", 0)) is None
 
 
 PUBLIC = {"source": "mvtec_ad", "layout": "mvtec", "mirrors": []}
