@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from fader.model import commands
+
 if TYPE_CHECKING:
     from fader.config import Config
 
@@ -206,6 +208,9 @@ def dvc_yaml() -> None:
 
     typer.echo(text(load(EXAMPLE)), nl=False)
 
+
+for command in commands.COMMANDS:
+    app.command()(command)
 
 EXAMPLE = Path("presets/ci.yaml")  # has a system of every phase
 

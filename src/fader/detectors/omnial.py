@@ -84,7 +84,8 @@ class NeckedSegmentation(Segmentation):
 
     def features(self, seen: Tensor, made: Tensor) -> list[Tensor]:
         """As ``Segmentation.features``."""
-        pairs = [each.chunk(2) for each in self.encoder(torch.cat([seen, made]))]
+        both = self.encoder(torch.cat([seen, made]))
+        pairs = [each.unflatten(0, (2, -1)).unbind() for each in both]
         return [neck(*pair) for neck, pair in zip(self.necks, pairs, strict=True)]
 
 

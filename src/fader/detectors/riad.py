@@ -15,6 +15,7 @@ not depend on the others.
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -47,6 +48,15 @@ def disjoint_sets(
     of_cell = (order % subsets).view(count, 1, side, side)
     sets = of_cell == torch.arange(subsets).view(-1, 1, 1)
     return sets.repeat_interleave(cell, dim=-2).repeat_interleave(cell, dim=-1)
+
+
+# Kept for the whole process, for they are constants: a traced graph holds them.
+@cache
+@torch.inference_mode(False)
+def sets_at_test(size: int, cell: int, subsets: int, seed: int, device: torch.device) -> Tensor:
+    """The sets (1, subsets, size, size) bool that every image is seen with at test."""
+    random = generator(derive_seed(seed, "riad", str(cell)))
+    return disjoint_sets(1, size, cell, subsets, random).to(device)
 
 
 class Riad(UNetDetector):
@@ -87,9 +97,10 @@ class Riad(UNetDetector):
 
     def inpaintings(self, images: Tensor, seed: int = TEST_SEED) -> Iterator[Tensor]:
         """Inpainted images (B, 3, H, W), one for each k."""
+        size, subsets = self.context.size, self.settings.subsets
         for cell in self.settings.cells:
-            random = generator(derive_seed(seed, "riad", str(cell)))
-            yield self.inpaint(images, self._sets(1, cell, random))
+            hidden = sets_at_test(size, cell, subsets, seed, self.machine.device)
+            yield self.inpaint(images, hidden)
 
     def anomaly_map(
         self, images: Tensor, masks: Tensor | None = None, seed: int = TEST_SEED

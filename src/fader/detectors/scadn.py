@@ -214,8 +214,8 @@ class Scadn(Detector):
         """Errors (B, H, W) of the scale at which an image is farthest above the fitted normals,
         less their mean at that scale: below zero where it is better than they are."""
         excess = self.errors(images) - self.normal.view(-1, 1, 1)
-        farthest = excess.mean((2, 3)).argmax(1)
-        return excess[torch.arange(len(excess), device=excess.device), farthest]
+        farthest = excess.mean((2, 3)).argmax(1).view(-1, 1, 1, 1)
+        return excess.gather(1, farthest.expand(-1, 1, *excess.shape[2:])).squeeze(1)
 
     def image_score(self, images: Tensor, maps: Tensor) -> Tensor:
         """The map's mean, (B,)."""

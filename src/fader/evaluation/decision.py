@@ -3,6 +3,9 @@
 AUROC needs no threshold, but a false positive and a false negative do. It is chosen as everything
 else is, on held-out training normals and synthetic defects painted on them, by Youden's index
 (Youden, Index for rating diagnostic tests, 1950): where recall − false positive rate is largest.
+
+Who runs a line asks for something else: how many good parts may be thrown away. ``alarm_limit`` is
+the threshold of a stated false-alarm rate, on held-out normals alone.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -59,4 +63,61 @@ def threshold(normal: np.ndarray, defective: np.ndarray) -> Threshold:
         false_positives=float(false_positives[best]),
         normal=len(normal),
         defective=len(defective),
+    )
+
+
+@dataclass(frozen=True)
+class AlarmLimit:
+    """Above which score an image raises an alarm.
+
+    Parameters
+    ----------
+    value : the limit.
+    asked : share in (0, 1) of normal images that may be above it.
+    false_positives, recall : shares in [0, 1] of the normal and of the defective images above it.
+    normal, defective : numbers of these images.
+    extrapolated : whether the limit is beyond what so few normal images can show: a rate below
+        1 / ``normal`` is an assumption about their distribution, no measurement.
+    """
+
+    value: float
+    asked: float
+    false_positives: float
+    recall: float
+    normal: int
+    defective: int
+    extrapolated: bool
+
+
+def alarm_limit(normal: np.ndarray, defective: np.ndarray, rate: float) -> AlarmLimit:
+    """The smallest score that at most a share ``rate`` of the normal images exceeds.
+
+    With fewer than 1 / ``rate`` normal images that is the largest of their scores, which the next
+    one exceeds with probability 1 / (n + 1), more than was asked for. Then the limit is that score
+    or, if higher, the upper bound that one further score of a normal distribution exceeds with
+    probability ``rate``: mean + t · s · √(1 + 1 / n), with s the sample standard deviation and t
+    the 1 − rate quantile of Student's t with n − 1 degrees of freedom (Hahn and Meeker, Statistical
+    Intervals, 1991, section 4.7).
+
+    Parameters
+    ----------
+    normal, defective : image scores (n,) and (d,), n ≥ 2, d ≥ 0, higher = more anomalous.
+    rate : in (0, 1).
+    """
+    ordered = np.sort(normal.astype(np.float64))
+    count = len(ordered)
+    above = int(rate * count + 1e-9)  # 0.29 · 100 is less than 29
+    limit = float(ordered[count - 1 - above])
+    if not above:
+        quantile = float(stats.t.ppf(1 - rate, count - 1))
+        bound = ordered.mean() + quantile * ordered.std(ddof=1) * np.sqrt(1 + 1 / count)
+        limit = max(limit, float(bound))
+    return AlarmLimit(
+        value=limit,
+        asked=rate,
+        false_positives=float((ordered > limit).mean()),
+        recall=float((defective > limit).mean()) if len(defective) else 0.0,
+        normal=count,
+        defective=len(defective),
+        extrapolated=not above,
     )

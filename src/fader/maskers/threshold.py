@@ -39,11 +39,6 @@ _TOLERANCE = 1e-9
 
 
 def _mass(flat: Tensor, level: float) -> Tensor:
-    if flat.min() < 0:
-        raise FaderError(
-            f"mask rule 'mass' needs a non-negative saliency, got {flat.min().item():g}: "
-            "shift it in the masker or choose another rule"
-        )
     flat = torch.where(flat.sum(dim=1, keepdim=True) > 0, flat, 1.0)
     ascending, order = flat.sort(dim=1, stable=True)
     cumulative = ascending.cumsum(dim=1)
@@ -79,7 +74,7 @@ def _otsu(flat: Tensor, level: float) -> Tensor:
 
 def _quantile(flat: Tensor, level: float) -> Tensor:
     rank = max(math.ceil((1 - _TOLERANCE) * level * flat.shape[1]), 1)
-    return flat > flat.kthvalue(rank, dim=1, keepdim=True).values
+    return flat > flat.sort(dim=1).values[:, rank - 1 : rank]
 
 
 # rule -> (mask of flattened maps, whether a level is allowed, in words)
@@ -113,15 +108,31 @@ def binarise(saliency: Tensor, rule: str, level: float) -> Tensor:
     ------
     FaderError : unknown rule, level outside its range, or a saliency that the rule cannot take.
     """
-    if rule not in _RULES:
-        raise FaderError(f"unknown mask rule {rule!r}: choose one of {', '.join(RULES)}")
-    masked, allowed, levels = _RULES[rule]
-    if not allowed(level):
-        raise FaderError(f"mask rule {rule!r}: level {level:g} must be {levels}")
+    check(rule, level)
     if not saliency.isfinite().all():
         raise FaderError("saliency holds NaN or infinity: the masker or its weights are broken")
-    flat = saliency.detach().cpu().double().flatten(1)
-    return masked(flat, level).view(saliency.shape).to(saliency.device)
+    if rule == "mass" and saliency.min() < 0:
+        raise FaderError(
+            f"mask rule 'mass' needs a non-negative saliency, got {saliency.min().item():g}: "
+            "shift it in the masker or choose another rule"
+        )
+    return masked(saliency.detach().cpu(), rule, level).to(saliency.device)
+
+
+def check(rule: str, level: float) -> None:
+    """FaderError when there is no such rule, or when the level is outside its range."""
+    if rule not in _RULES:
+        raise FaderError(f"unknown mask rule {rule!r}: choose one of {', '.join(RULES)}")
+    _, allowed, levels = _RULES[rule]
+    if not allowed(level):
+        raise FaderError(f"mask rule {rule!r}: level {level:g} must be {levels}")
+
+
+def masked(saliency: Tensor, rule: str, level: float) -> Tensor:
+    """``binarise`` of a saliency that is known to be fit for the rule, which nothing looks at: what
+    can be traced for a graph."""
+    of_flat = _RULES[rule][0]
+    return of_flat(saliency.double().flatten(1), level).view(saliency.shape)
 
 
 def enlarge(masks: Tensor, size: int) -> Tensor:

@@ -1,0 +1,407 @@
+"""From a folder of good images to a fitted model: what is done, in order."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+
+import fader
+from fader import runtime
+from fader.config import parse
+from fader.data.layout import listed
+from fader.detectors import Images, Scores
+from fader.errors import FaderError
+from fader.evaluation import selection
+from fader.evaluation.decision import AlarmLimit, alarm_limit
+from fader.files import digest, write_text
+from fader.model.images import Pictures
+from fader.model.settings import MASKED, Plan, shortened
+from fader.model.system import Data, Learning, System, divided, seed_of
+from fader.runtime import Machine
+from fader.training.checkpoint import Checkpoint
+from fader.training.loop import Run, steps_of
+
+PROBE = (2, 6)  # steps of the two trainings that the time of a step is measured by
+SPARED = 0.8  # share of the minutes that training may take; scoring takes the rest
+OUTLYING = 3.5  # modified z-score beyond which an image is suspected
+SUSPECTS = 5  # of these, at most
+
+Tell = Callable[[str], None]
+
+
+class TooShort(FaderError):
+    """There is no time for a training that is worth the name."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A given image that looks unlike the rest: its name, and by how many robust standard
+    deviations its score is above the median."""
+
+    name: str
+    deviations: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted system and what is known of it.
+
+    Parameters
+    ----------
+    system : it.
+    steps : optimiser steps of each training.
+    share : of the steps in the preset that the trainings have got.
+    validation : ``image_auroc`` and ``pixel_auroc`` on the fold on which nothing was chosen.
+    limit : the threshold of image scores, on the held-out normals of both folds.
+    map_low, map_limit : median pixel of these normals' maps, and the same threshold of the maxima
+        of the maps: what colours of a heat map are anchored to.
+    suspects : given images that look least like the rest.
+    data : how the images were split.
+    held_out : image scores (k,) of the held-out normals, in the order of ``data.out``.
+    seconds : that fitting took.
+    milliseconds : of an image, scored in batches of ``score.batch``.
+    """
+
+    system: System
+    steps: Mapping[str, int]
+    share: float
+    validation: Mapping[str, float]
+    limit: AlarmLimit
+    map_low: float
+    map_limit: float
+    suspects: tuple[Suspect, ...]
+    data: Data
+    held_out: np.ndarray
+    seconds: float
+    milliseconds: float
+
+    @property
+    def warning(self) -> str | None:
+        """Why the model is not to be relied on; None where the validation gives no reason."""
+        report = self.system.config.report
+        names = {"image": ["image_auroc"], "pixel": ["pixel_auroc"]}
+        names["mean"] = [*names["image"], *names["pixel"]]
+        value = float(np.mean([self.validation[name] for name in names[report.warn_by]]))
+        if value >= report.warn_below:
+            return None
+        return (
+            f"the validation AUROC ({report.warn_by}) is {value:.3f}, under {report.warn_below:g}:"
+            f" {self.system.plan.label} may not work on these images; do not rely on the model"
+            " before it has been tried on real defects"
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What is kept in a file, without what differs between equal fits."""
+        return {
+            "chosen": self.system.chosen,
+            "steps": dict(self.steps),
+            "validation": {**self.validation, "warning": self.warning},
+            "threshold": asdict(self.limit),
+            "map": {"low": self.map_low, "limit": self.map_limit},
+            "suspects": [asdict(suspect) for suspect in self.suspects],
+        }
+
+
+def fitted(
+    pictures: Pictures,
+    plan: Plan,
+    work: Path,
+    tell: Tell,
+    minutes: float | None,
+    least: float = 0.0,
+) -> Fitted:
+    """Fit what a plan says on images at its sides.
+
+    Parameters
+    ----------
+    work : folder of checkpoints and of a plan that was cut down to ``minutes``; a fit that was
+        killed goes on from there.
+    tell : receives a line a stage.
+    minutes : that it may take, or None; trainings are cut down to what fits.
+    least : share of the steps without which there is no use in it.
+
+    Raises
+    ------
+    FaderError : too few images.
+    TooShort : too few minutes.
+    Diverged : a training's loss is not finite.
+    """
+    began = time.perf_counter()
+    machine = runtime.start(plan.config.runtime)
+    data = divided(pictures.pixels, plan)
+    tell(f"fitting {plan.label} on {len(data.fit)} images, {len(data.out)} are held out")
+    system = System(plan, machine)
+    learning = system.learning(data)
+    share = 1.0
+    if minutes is not None and plan.trained:
+        clock = _Clock(began, minutes)
+        plan, share = _cut(plan, learning, machine, work, pictures.digest, clock)
+        if share < least:
+            raise TooShort(f"{share:.1%} of its training fit into {minutes:.1f} minutes")
+        if share < 1:
+            tell(f"{share:.1%} of the preset's training fit into {minutes:g} minutes")
+        system = System(plan, machine)
+    runs = _runs(plan, work, pictures.digest, machine)
+    steps = system.fit(learning, runs)
+    tell("scoring what was held out")
+    found = judged(system, data, learning)
+    suspects = _suspects(system, data, learning, found["normals"], pictures.names, work)
+    return Fitted(
+        system=system,
+        steps=steps,
+        share=share,
+        validation=found["validation"],
+        limit=found["limit"],
+        map_low=found["low"],
+        map_limit=found["map_limit"],
+        suspects=suspects,
+        data=data,
+        held_out=found["normals"],
+        seconds=time.perf_counter() - began,
+        milliseconds=found["milliseconds"],
+    )
+
+
+def judged(system: System, data: Data, learning: Learning) -> dict[str, Any]:
+    """Validation, thresholds and speed of a fitted system, from the scores of both folds."""
+    detector = system.detector
+    assert detector is not None
+    began = time.perf_counter()
+    normal: dict[str, Scores] = {}
+    defective: dict[str, Scores] = {}
+    for name, examples in learning.folds.items():
+        judged_on = learning.checked if name == "checked" else examples
+        normal[name] = detector.scores(examples.normal)
+        defective[name] = detector.scores(judged_on.defective)
+    count = sum(len(s.images) for s in (*normal.values(), *defective.values()))
+    seconds = time.perf_counter() - began
+    rows = torch.cat([fold.rows for fold in data.folds.values()]).argsort()
+    of_normals = torch.cat([s.images for s in normal.values()])[rows].numpy()
+    of_defects = torch.cat([s.images for s in defective.values()]).numpy()
+    maps = torch.cat([s.maps for s in normal.values()])
+    rate = system.plan.false_alarms
+    return {
+        "validation": selection.aurocs(
+            normal["checked"], defective["checked"], learning.checked.truth
+        ),
+        "normals": of_normals,
+        "limit": alarm_limit(of_normals, of_defects, rate),
+        "low": float(maps.median()),
+        "map_limit": alarm_limit(maps.flatten(1).amax(1).numpy(), np.empty(0), rate).value,
+        "milliseconds": 1000 * seconds / count,
+    }
+
+
+# Images among the good ones that may not be good.
+
+
+def _suspects(
+    system: System,
+    data: Data,
+    learning: Learning,
+    held_out: np.ndarray,
+    names: list[str],
+    work: Path,
+) -> tuple[Suspect, ...]:
+    """Given images whose score is far above the others', the worst first.
+
+    Held-out images are scored by the system. So are the others where it is trained step by step; a
+    memory or a projection knows those it was made of by heart, so they are scored by a second one,
+    made of the held-out images. Scores are compared within either group, since the two detectors
+    differ: modified z-scores (Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993).
+    """
+    judge = system
+    if not system.plan.trained:
+        judge = System(system.plan, system.machine)
+        others = learning.normals[data.out]
+        from_rest = Learning(learning.normals, others, learning.folds, learning.checked)
+        judge.fit(from_rest, _runs(system.plan, work / "second", "second", system.machine))
+    assert judge.detector is not None
+    fitted_on = judge.detector.scores(learning.fitted).images.numpy()
+    deviations = np.zeros(len(names))
+    deviations[data.out.numpy()] = _modified_z(held_out)
+    deviations[data.fit.numpy()] = _modified_z(fitted_on)
+    worst = np.argsort(-deviations, kind="stable")[:SUSPECTS]
+    return tuple(
+        Suspect(names[row], round(float(deviations[row]), 2))
+        for row in worst
+        if deviations[row] > OUTLYING
+    )
+
+
+def _modified_z(scores: np.ndarray) -> np.ndarray:
+    distance = scores.astype(np.float64) - np.median(scores)
+    spread = np.median(np.abs(distance))
+    return 0.6745 * distance / spread if spread else np.zeros(len(scores))
+
+
+# Trainings: where they save themselves, and how long they may take.
+
+
+def _runs(plan: Plan, work: Path, images: str, machine: Machine) -> Callable[[str], Run]:
+    """Runs that resume only with the same settings, images, machine and code."""
+
+    @cache
+    def key() -> str:
+        return digest([plan.config.plain, images, machine.facts(), _code()])
+
+    def run(name: str) -> Run:
+        def checkpoint(stage: str) -> Checkpoint:
+            return Checkpoint(work / f"{stage}.ckpt", key)
+
+        return Run(seed_of(plan, name), plan.label, checkpoint)
+
+    return run
+
+
+@cache
+def _code() -> str:
+    """Digest of the package's files: any change starts trainings again."""
+    root = Path(fader.__file__).parent
+    hasher = hashlib.sha256(fader.__version__.encode())
+    for path in sorted(root.rglob("*.py")):
+        hasher.update(path.read_bytes())
+    return hasher.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """When a fit began, and how many minutes it may take."""
+
+    began: float
+    minutes: float
+
+    def left(self) -> float:
+        """Seconds that training may take from now on."""
+        return SPARED * (60 * self.minutes - (time.perf_counter() - self.began))
+
+
+def _cut(
+    plan: Plan, learning: Learning, machine: Machine, work: Path, images: str, clock: _Clock
+) -> tuple[Plan, float]:
+    """The plan with as many steps as fit, and their share; of a fit that goes on, as it was decided
+    when it began."""
+    kept, request = work / "plan.json", digest([plan.text(), clock.minutes, images])
+    if kept.is_file():
+        decided = json.loads(kept.read_text(encoding="utf-8"))
+        if decided["request"] == request:
+            share = decided["share"]
+            return (shortened(plan, share) if share < 1 else plan), share
+    needed = seconds_of(plan, learning, machine)
+    left = clock.left()
+    if left <= 0:
+        raise TooShort(
+            f"{clock.minutes:g} minutes: reading and measuring took as long; give more minutes, or"
+            " a smaller size"
+        )
+    share = min(1.0, left / needed)
+    write_text(kept, json.dumps({"request": request, "share": share}))
+    return (shortened(plan, share) if share < 1 else plan), share
+
+
+def seconds_of(plan: Plan, learning: Learning, machine: Machine) -> float:
+    """Seconds that the trainings of a plan take, from those of a few steps."""
+    count = len(learning.fitted)
+    if plan.detector not in MASKED:
+        total = steps_of(plan.config.detectors[plan.detector], count)  # type: ignore[arg-type]  # a trained one
+        return total * _of_a_step(plan, "detectors", learning.fitted, machine)
+    seconds = steps_of(plan.config.ear, count) * _of_a_step(plan, "ear", learning.fitted, machine)
+    if plan.detector == "fader":
+        settings = plan.config.fader
+        total = len(settings.lrs) * len(settings.schedules) * steps_of(settings, count)
+        seconds += total * _of_a_step(plan, "fader", learning.fitted, machine)
+    return seconds
+
+
+def _of_a_step(plan: Plan, section: str, images: Images, machine: Machine) -> float:
+    """Seconds of a step: what a few more of them take, so that preparations do not count."""
+    taken = []
+    with tempfile.TemporaryDirectory() as folder:
+        for steps in PROBE:
+            brief = _brief(plan, section, steps)
+            system = System(brief, machine)
+            runs = _runs(brief, Path(folder) / str(steps), "probe", machine)
+            began = time.perf_counter()
+            with told(silent=True):
+                system.train(section, images, runs)
+            taken.append(time.perf_counter() - began)
+    return max(taken[1] - taken[0], 1e-6) / (PROBE[1] - PROBE[0])
+
+
+def _brief(plan: Plan, section: str, steps: int) -> Plan:
+    values = plan.config.model_dump(mode="json")
+    settings = values["detectors"][plan.detector] if section == "detectors" else values[section]
+    settings |= {"epochs": None, "steps": steps}
+    return Plan(parse(values, "probe"), plan.detector, plan.false_alarms)
+
+
+# What is said meanwhile.
+
+
+class _NoTerminal:
+    """A stream on which no progress bar is drawn."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def isatty(self) -> bool:
+        return False
+
+
+@contextlib.contextmanager
+def told(*, silent: bool) -> Iterator[None]:
+    """Send the lines of a training to standard error, for the output is the user's; or nowhere."""
+    if not silent:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+        return
+    with contextlib.ExitStack() as stack:
+        nowhere = stack.enter_context(Path("/dev/null").open("w", encoding="utf-8"))
+        stack.enter_context(contextlib.redirect_stdout(nowhere))
+        stack.enter_context(contextlib.redirect_stderr(_NoTerminal(sys.stderr)))
+        yield
+
+
+def said(fit: Fitted) -> Iterator[str]:
+    """What a user is told of a fitted model, a line each."""
+    limit = fit.limit
+    yield (
+        f"validation (held-out normals against synthetic defects): image AUROC"
+        f" {fit.validation['image_auroc']:.3f}, pixel AUROC {fit.validation['pixel_auroc']:.3f}"
+    )
+    yield (
+        f"threshold {limit.value:.6g}: {limit.false_positives:.1%} of {limit.normal} held-out"
+        f" normals are above it ({limit.asked:.1%} asked for), {limit.recall:.1%} of"
+        f" {limit.defective} synthetic defects"
+    )
+    if limit.extrapolated:
+        yield (
+            f"note: {limit.normal} normals cannot attest a rate below 1 in {limit.normal}; the"
+            " threshold follows from their spread"
+        )
+    if fit.suspects:
+        names = listed([f"{s.name} ({s.deviations:.1f} σ)" for s in fit.suspects])
+        yield f"look at these before you trust the threshold, they are least like the rest: {names}"
+    if fit.warning:
+        yield f"warning: {fit.warning}"
+
+
+def removed(work: Path) -> None:
+    """Drop the checkpoints of a fit that is done."""
+    shutil.rmtree(work, ignore_errors=True)
