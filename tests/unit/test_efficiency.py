@@ -319,7 +319,8 @@ def test_baselines_are_counted_whole(narrow):
     assert patchcore["parameters"] == patchcore["bytes"] / 4 == network + 50 * width
     hidden = vit.blocks[0].mlp.fc1.out_features
     blocks = 2 * block_macs(25 + vit.num_prefix_tokens, width, hidden)
-    assert patchcore["macs"] == 25 * 3 * 16**2 * width + blocks + (25 + 1) * 50 * width
+    compared, smoothed = (25 + 1) * 50 * width, 7 * 7 * size**2
+    assert patchcore["macs"] == 25 * 3 * 16**2 * width + blocks + compared + smoothed
     values = 3 * size**2
     assert rows["pca"]["parameters"] == values * (1 + 3)
     assert rows["pca"]["macs"] == 2 * 3 * values + score["macs"]
