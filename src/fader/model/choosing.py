@@ -41,7 +41,7 @@ class Trust:
         )
 
 
-TRUST = Trust(image=0.67, pixel=0.54, cells=56, source="results/real/tables/validation.md")
+TRUST = Trust(image=0.71, pixel=0.60, cells=60, source="results/real/tables/validation.md")
 
 
 @dataclass(frozen=True)
