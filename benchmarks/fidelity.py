@@ -100,7 +100,7 @@ def measured(
     examples = Examples(train[held], images(painted)[0], torch.from_numpy(truth))
     maps = F.interpolate(salient[:, None], size=(size, size), mode="bilinear")[:, 0]
     of_saliency = metrics.pixel_metrics(maps.numpy(), arrays.mask)["pixel_auroc"]
-    place = detectors.Context(machine, size, config.unet, config.loss, config.score)
+    place = detectors.Context.of(config, machine)
     before = max(2, round(BEFORE * len(order)))
     for seed in seeds:
         model = Ear(place, config.ear, config.ear.scales[0])

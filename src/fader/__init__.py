@@ -10,14 +10,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Model", "NotFittedError", "__version__", "choose", "fit", "load"]
 
-_OF_MODELS = {name: "fader.model.model" for name in ("Model", "NotFittedError", "fit", "load")}
-_OF_MODELS["choose"] = "fader.model.choosing"
+_LATER = {
+    "Model": "fader.model.model",
+    "NotFittedError": "fader.model.model",
+    "choose": "fader.model.choosing",
+    "fit": "fader.model.model",
+    "load": "fader.model.model",
+}
 
 
 def __getattr__(name: str) -> Any:
     """What imports torch, when it is asked for."""
-    if name not in _OF_MODELS:
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_OF_MODELS[name]), name)
+    return getattr(importlib.import_module(_LATER[name]), name)

@@ -209,10 +209,10 @@ def dvc_yaml() -> None:
     typer.echo(text(load(EXAMPLE)), nl=False)
 
 
+EXAMPLE = Path("presets/ci.yaml")  # has a system of every phase
+
 for command in commands.COMMANDS:
     app.command()(command)
-
-EXAMPLE = Path("presets/ci.yaml")  # has a system of every phase
 
 
 def main() -> None:

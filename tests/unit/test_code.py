@@ -765,7 +765,16 @@ def outside(module: str) -> bool:
 
 def test_the_package_itself_does_nothing():
     tree = ast.parse((SOURCE / "__init__.py").read_text())
-    assert [type(node) for node in tree.body] == [ast.Expr, ast.Assign]
+    docstring, typing, names, *constants, later = tree.body
+    assert [type(node) for node in (docstring, typing, names)] == [ast.Expr, ast.ImportFrom, ast.If]
+    assert ast.unparse(names.test) == "TYPE_CHECKING"
+    assert [ast.unparse(each.targets[0]) for each in constants] == [
+        "__version__",
+        "__all__",
+        "_LATER",
+    ]
+    assert all(ast.literal_eval(each.value) for each in constants)
+    assert isinstance(later, ast.FunctionDef) and later.name == "__getattr__"
 
 
 def test_what_no_digest_counts_is_pinned(tmp_path):

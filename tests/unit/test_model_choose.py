@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import fader
 from fader.cli import app
-from fader.model import fitting
+from fader.model import trainings
 from fader.model.choosing import TRUST
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def test_or_by_defective_images(place):
 
 
 def test_what_does_not_fit_the_time_is_left_out(place, monkeypatch):
-    monkeypatch.setattr(fitting, "seconds_of", lambda *arguments: 1e5)
+    monkeypatch.setattr(trainings, "seconds_of", lambda *arguments: 1e5)
     ranking = chosen(place, minutes=1)
     assert [one.detector for one in ranking.candidates] == ["pca"]
     assert "of its training fit into" in ranking.left_out["U-Net"]

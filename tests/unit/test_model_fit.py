@@ -12,7 +12,7 @@ from own_images import folder_of, pixels, preset, tree
 
 import fader
 from fader.files import digest
-from fader.model import fitting
+from fader.model import trainings
 from fader.model.settings import plan
 
 DETECTORS = ["pca", "unet", "ear", "fader"]
@@ -154,7 +154,7 @@ def test_a_killed_fit_goes_on_to_the_same_bytes(good, tiny, tmp_path, capfd):
 
 
 def test_steps_are_cut_to_the_minutes_and_kept(good, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(fitting, "seconds_of", lambda *arguments: 120.0)
+    monkeypatch.setattr(trainings, "seconds_of", lambda *arguments: 120.0)
     model = fader.fit(
         good, tmp_path / "m", detector="unet", preset=tiny, epochs=50, minutes=1, progress=False
     )

@@ -191,6 +191,11 @@ class Config(Section):
         wanted |= {detector.side(size) for detector in self.detectors.values()}
         return [size, *sorted(side for side in wanted if side > size)]
 
+    @property
+    def weights_folder(self) -> Path | None:
+        """The user's own folder of pretrained weights."""
+        return Path(self.weights_dir) if self.weights_dir else None
+
     @cached_property
     def plain(self) -> dict[str, Any]:
         """The configuration as in the file."""

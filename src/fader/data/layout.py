@@ -232,10 +232,15 @@ def ignored(path: PurePath) -> str | None:
     return shown(suffix) or "no suffix"
 
 
-def sort_out(folder: Path, without: Collection[str] = ()) -> tuple[list[Path], Counter[str]]:
+def sort_out(
+    folder: Path, without: Collection[str] = (), *, tolerant: bool = False
+) -> tuple[list[Path], Counter[str]]:
     """Images below a category's folder, sorted, and the number of ignored files by reason.
 
-    ``without`` are folders, relative to it, whose files are ignored as well.
+    Parameters
+    ----------
+    without : folders, relative to it, whose files are ignored as well.
+    tolerant : take images of formats that are not read as well.
 
     Raises
     ------
@@ -250,7 +255,7 @@ def sort_out(folder: Path, without: Collection[str] = ()) -> tuple[list[Path], C
         )
         if reason is not None:
             reasons[reason] += 1
-        elif not _readable(suffix := path.suffix.strip().lower()):
+        elif not (tolerant or _readable(suffix := path.suffix.strip().lower())):
             raise FaderError(
                 f"{shown(path)}: {suffix} images are not read here; save them as PNG or TIFF, or"
                 " move them away"
@@ -284,13 +289,17 @@ def describe(category: Category) -> str:
     """One line: ``train 12, test good 4, scratch 4; ignored: 3 files (.txt)``."""
     number = counts(category)
     tested = ", ".join(f"{defect} {count}" for defect, count in number["test"].items())
-    line = f"train {number['train']}, test {tested}"
-    if not category.ignored:
-        return line
-    total = sum(category.ignored.values())
-    reasons = [f"{reason} {count}" for reason, count in sorted(category.ignored.items())]
-    of_what = ", ".join(reasons if len(reasons) > 1 else category.ignored)
-    return f"{line}; ignored: {total} file{'s' if total > 1 else ''} ({of_what})"
+    return f"train {number['train']}, test {tested}{told_ignored(category.ignored)}"
+
+
+def told_ignored(ignored: Mapping[str, int]) -> str:
+    """What a line ends with where files were ignored: ``; ignored: 3 files (.txt)``."""
+    total = sum(ignored.values())
+    if not total:
+        return ""
+    reasons = [f"{reason} {count}" for reason, count in sorted(ignored.items())]
+    of_what = ", ".join(reasons if len(reasons) > 1 else ignored)
+    return f"; ignored: {total} file{'s' if total > 1 else ''} ({of_what})"
 
 
 def check_counts(category: Category, release: Release) -> None:

@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from fader.config import Loss, Score, UNet
+from fader.config import Config, Loss, Score, UNet
 from fader.runtime import Machine
 from fader.training.loop import History, Run
 
@@ -45,6 +45,19 @@ class Context:
     score: Score
     weights_dir: Path | None = None
     random: bool = False
+
+    @classmethod
+    def of(cls, config: Config, machine: Machine, *, random: bool = False) -> Context:
+        """That of the detectors of a run."""
+        return cls(
+            machine,
+            config.image.size,
+            config.unet,
+            config.loss,
+            config.score,
+            config.weights_folder,
+            random,
+        )
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,9 @@ class Detector(nn.Module):
     def __init__(self, context: Context) -> None:
         super().__init__()
         self.context = context
+
+    # The pretrained weights it works with, in words and with their digest.
+    weights: str | None = None
 
     @property
     def machine(self) -> Machine:

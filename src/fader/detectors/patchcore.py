@@ -138,7 +138,7 @@ class PatchCore(Detector):
         patch = patches.gather(1, at.unsqueeze(2).expand(-1, -1, patches.shape[2])).squeeze(1)
         centre = self.memory.bank[nearest.view_as(distances).gather(1, at).squeeze(1)]
         count = min(self.settings.neighbours, len(self.memory.bank))
-        around = self.memory.bank[self.memory.squares(centre).topk(count, largest=False).indices]
+        around = self.memory.bank[self.memory.order(centre).topk(count, largest=False).indices]
         apart = (around - patch.unsqueeze(1)).square().sum(2).sqrt()
         # The paper's quotient of exponentials, as a softmax that cannot overflow; m* is at distance
         # ``largest``.
@@ -171,16 +171,15 @@ class Memory(nn.Module):
         self.bank: Tensor
         self.register_buffer("bank", bank)
 
-    def squares(self, patches: Tensor) -> Tensor:
-        """Squared distances (n, rows) of patches (n, channels)."""
-        lengths = self.bank.square().sum(1)
-        products = torch.addmm(lengths, patches, self.bank.T, alpha=-2)
-        return products.add_(patches.square().sum(1, keepdim=True)).clamp_(min=0)
+    def order(self, patches: Tensor) -> Tensor:
+        """What ranks the bank by its distance to patches (n, channels): the squared distances (n,
+        rows), less the squared length of each patch."""
+        return torch.addmm(self.bank.square().sum(1), patches, self.bank.T, alpha=-2)
 
     def nearest(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Distance (n,) of each patch (n, channels) to the bank, and the row of the nearest."""
-        rows = self.squares(patches).argmin(1)
-        # Anew, for the squares have the rounding of their larger terms.
+        rows = self.order(patches).argmin(1)
+        # Anew, free of the rounding of larger terms.
         return (patches - self.bank[rows]).square().sum(1).sqrt(), rows
 
 

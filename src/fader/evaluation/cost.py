@@ -192,7 +192,7 @@ def _map(config: Config, machine: Machine) -> Part:
 def _detector(name: str, config: Config, machine: Machine) -> Part:
     """Image → anomaly map and image score, by a baseline."""
     size = config.image.size
-    place = detectors.Context(machine, size, config.unet, config.loss, config.score, random=True)
+    place = detectors.Context.of(config, machine, random=True)
     detector = detectors.create(config.detectors[name], place).eval()
 
     def run(images: Tensor) -> Tensor:

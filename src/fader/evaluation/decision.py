@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def alarm_limit(normal: np.ndarray, defective: np.ndarray, rate: float) -> Alarm
     above = int(rate * count + 1e-9)  # 0.29 · 100 is less than 29
     limit = float(ordered[count - 1 - above])
     if not above:
-        quantile = float(stats.t.ppf(1 - rate, count - 1))
+        quantile = float(special.stdtrit(count - 1, 1 - rate))
         bound = ordered.mean() + quantile * ordered.std(ddof=1) * np.sqrt(1 + 1 / count)
         limit = max(limit, float(bound))
     return AlarmLimit(

@@ -14,7 +14,7 @@ largest, since a small mosaic leaks the defect (EAR), for FADeR the first of the
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -95,6 +95,11 @@ class Examples:
     normal: Images
     defective: Images
     truth: Tensor
+
+    def without(self, kinds: Collection[str], painted: Sequence[str]) -> Examples:
+        """The same less the defects of some ``kinds``; ``painted`` is the kind of each."""
+        rows = [row for row, kind in enumerate(painted) if kind not in kinds]
+        return Examples(self.normal, self.defective[rows], self.truth[rows])
 
     def judge(self, detector: Detector) -> dict[str, float]:
         """``image_auroc`` and ``pixel_auroc`` of a detector."""

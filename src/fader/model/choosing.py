@@ -14,10 +14,11 @@ import numpy as np
 from fader.errors import FaderError, MissingWeights
 from fader.evaluation import metrics
 from fader.model import images as sources
-from fader.model.fitting import TooShort, fitted, told
+from fader.model.fitting import fitted
 from fader.model.images import Pictures, Source
 from fader.model.settings import Plan, known, plan
 from fader.model.system import System
+from fader.model.trainings import TooShort, told
 from fader.training.loop import Diverged
 
 LEAST = 0.1  # share of its steps that a detector must get, or it is left out

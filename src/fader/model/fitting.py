@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import shutil
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
 
-import fader
 from fader import runtime
-from fader.config import parse
 from fader.data.layout import listed
-from fader.detectors import Images, Scores
-from fader.errors import FaderError
+from fader.detectors import Scores
 from fader.evaluation import selection
 from fader.evaluation.decision import AlarmLimit, alarm_limit
-from fader.files import digest, write_text
 from fader.model.images import Pictures
-from fader.model.settings import MASKED, Plan, shortened
-from fader.model.system import Data, Learning, System, divided, seed_of
-from fader.runtime import Machine
-from fader.training.checkpoint import Checkpoint
-from fader.training.loop import Run, steps_of
+from fader.model.settings import Plan
+from fader.model.system import Data, Learning, System, divided
+from fader.model.trainings import Clock, TooShort, cut, runs_of
 
-PROBE = (2, 6)  # steps of the two trainings that the time of a step is measured by
-SPARED = 0.8  # share of the minutes that training may take; scoring takes the rest
 OUTLYING = 3.5  # modified z-score beyond which an image is suspected
 SUSPECTS = 5  # of these, at most
 
 Tell = Callable[[str], None]
-
-
-class TooShort(FaderError):
-    """There is no time for a training that is worth the name."""
 
 
 @dataclass(frozen=True)
@@ -147,14 +129,14 @@ def fitted(
     learning = system.learning(data)
     share = 1.0
     if minutes is not None and plan.trained:
-        clock = _Clock(began, minutes)
-        plan, share = _cut(plan, learning, machine, work, pictures.digest, clock)
+        clock = Clock(began, minutes)
+        plan, share = cut(plan, learning, machine, work, pictures.digest, clock)
         if share < least:
             raise TooShort(f"{share:.1%} of its training fit into {minutes:.1f} minutes")
         if share < 1:
             tell(f"{share:.1%} of the preset's training fit into {minutes:g} minutes")
         system = System(plan, machine)
-    runs = _runs(plan, work, pictures.digest, machine)
+    runs = runs_of(plan, work, pictures.digest, machine)
     steps = system.fit(learning, runs)
     tell("scoring what was held out")
     found = judged(system, data, learning)
@@ -228,7 +210,7 @@ def _suspects(
         judge = System(system.plan, system.machine)
         others = learning.normals[data.out]
         from_rest = Learning(learning.normals, others, learning.folds, learning.checked)
-        judge.fit(from_rest, _runs(system.plan, work / "second", "second", system.machine))
+        judge.fit(from_rest, runs_of(system.plan, work / "second", "second", system.machine))
     assert judge.detector is not None
     fitted_on = judge.detector.scores(learning.fitted).images.numpy()
     deviations = np.zeros(len(names))
@@ -248,134 +230,7 @@ def _modified_z(scores: np.ndarray) -> np.ndarray:
     return 0.6745 * distance / spread if spread else np.zeros(len(scores))
 
 
-# Trainings: where they save themselves, and how long they may take.
-
-
-def _runs(plan: Plan, work: Path, images: str, machine: Machine) -> Callable[[str], Run]:
-    """Runs that resume only with the same settings, images, machine and code."""
-
-    @cache
-    def key() -> str:
-        return digest([plan.config.plain, images, machine.facts(), _code()])
-
-    def run(name: str) -> Run:
-        def checkpoint(stage: str) -> Checkpoint:
-            return Checkpoint(work / f"{stage}.ckpt", key)
-
-        return Run(seed_of(plan, name), plan.label, checkpoint)
-
-    return run
-
-
-@cache
-def _code() -> str:
-    """Digest of the package's files: any change starts trainings again."""
-    root = Path(fader.__file__).parent
-    hasher = hashlib.sha256(fader.__version__.encode())
-    for path in sorted(root.rglob("*.py")):
-        hasher.update(path.read_bytes())
-    return hasher.hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class _Clock:
-    """When a fit began, and how many minutes it may take."""
-
-    began: float
-    minutes: float
-
-    def left(self) -> float:
-        """Seconds that training may take from now on."""
-        return SPARED * (60 * self.minutes - (time.perf_counter() - self.began))
-
-
-def _cut(
-    plan: Plan, learning: Learning, machine: Machine, work: Path, images: str, clock: _Clock
-) -> tuple[Plan, float]:
-    """The plan with as many steps as fit, and their share; of a fit that goes on, as it was decided
-    when it began."""
-    kept, request = work / "plan.json", digest([plan.text(), clock.minutes, images])
-    if kept.is_file():
-        decided = json.loads(kept.read_text(encoding="utf-8"))
-        if decided["request"] == request:
-            share = decided["share"]
-            return (shortened(plan, share) if share < 1 else plan), share
-    needed = seconds_of(plan, learning, machine)
-    left = clock.left()
-    if left <= 0:
-        raise TooShort(
-            f"{clock.minutes:g} minutes: reading and measuring took as long; give more minutes, or"
-            " a smaller size"
-        )
-    share = min(1.0, left / needed)
-    write_text(kept, json.dumps({"request": request, "share": share}))
-    return (shortened(plan, share) if share < 1 else plan), share
-
-
-def seconds_of(plan: Plan, learning: Learning, machine: Machine) -> float:
-    """Seconds that the trainings of a plan take, from those of a few steps."""
-    count = len(learning.fitted)
-    if plan.detector not in MASKED:
-        total = steps_of(plan.config.detectors[plan.detector], count)  # type: ignore[arg-type]  # a trained one
-        return total * _of_a_step(plan, "detectors", learning.fitted, machine)
-    seconds = steps_of(plan.config.ear, count) * _of_a_step(plan, "ear", learning.fitted, machine)
-    if plan.detector == "fader":
-        settings = plan.config.fader
-        total = len(settings.lrs) * len(settings.schedules) * steps_of(settings, count)
-        seconds += total * _of_a_step(plan, "fader", learning.fitted, machine)
-    return seconds
-
-
-def _of_a_step(plan: Plan, section: str, images: Images, machine: Machine) -> float:
-    """Seconds of a step: what a few more of them take, so that preparations do not count."""
-    taken = []
-    with tempfile.TemporaryDirectory() as folder:
-        for steps in PROBE:
-            brief = _brief(plan, section, steps)
-            system = System(brief, machine)
-            runs = _runs(brief, Path(folder) / str(steps), "probe", machine)
-            began = time.perf_counter()
-            with told(silent=True):
-                system.train(section, images, runs)
-            taken.append(time.perf_counter() - began)
-    return max(taken[1] - taken[0], 1e-6) / (PROBE[1] - PROBE[0])
-
-
-def _brief(plan: Plan, section: str, steps: int) -> Plan:
-    values = plan.config.model_dump(mode="json")
-    settings = values["detectors"][plan.detector] if section == "detectors" else values[section]
-    settings |= {"epochs": None, "steps": steps}
-    return Plan(parse(values, "probe"), plan.detector, plan.false_alarms)
-
-
 # What is said meanwhile.
-
-
-class _NoTerminal:
-    """A stream on which no progress bar is drawn."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-    def isatty(self) -> bool:
-        return False
-
-
-@contextlib.contextmanager
-def told(*, silent: bool) -> Iterator[None]:
-    """Send the lines of a training to standard error, for the output is the user's; or nowhere."""
-    if not silent:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-        return
-    with contextlib.ExitStack() as stack:
-        nowhere = stack.enter_context(Path("/dev/null").open("w", encoding="utf-8"))
-        stack.enter_context(contextlib.redirect_stdout(nowhere))
-        stack.enter_context(contextlib.redirect_stderr(_NoTerminal(sys.stderr)))
-        yield
 
 
 def said(fit: Fitted) -> Iterator[str]:

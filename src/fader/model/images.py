@@ -53,13 +53,8 @@ class Found:
 
     def __str__(self) -> str:
         """``50 images; ignored: 3 files (.txt)``."""
-        line = f"{len(self)} image{'s' * (len(self) != 1)}"
-        total = sum(self.ignored.values())
-        if not total:
-            return line
-        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(self.ignored.items()))
-        of_what = reasons if len(self.ignored) > 1 else next(iter(self.ignored))
-        return f"{line}; ignored: {total} file{'s' * (total > 1)} ({of_what})"
+        images = f"{len(self)} image{'s' * (len(self) != 1)}"
+        return images + layout.told_ignored(self.ignored)
 
 
 def find(images: Source, *, tolerant: bool = False) -> Found:
@@ -82,7 +77,7 @@ def find(images: Source, *, tolerant: bool = False) -> Found:
     files: dict[Path, None] = {}  # in order, each once
     for path in paths:
         if path.is_dir():
-            of_folder, ignored = _in_folder(path) if tolerant else layout.sort_out(path)
+            of_folder, ignored = layout.sort_out(path, tolerant=tolerant)
             reasons += ignored
         elif path.is_file():
             of_folder = [path]
@@ -99,18 +94,6 @@ def find(images: Source, *, tolerant: bool = False) -> Found:
 
 def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100  # links stay as they are named
-
-
-def _in_folder(folder: Path) -> tuple[list[Path], Counter[str]]:
-    reasons: Counter[str] = Counter()
-    images = []
-    for path in layout.files(folder):
-        reason = layout.ignored(path.relative_to(folder))
-        if reason is None:
-            images.append(path)
-        else:
-            reasons[reason] += 1
-    return images, reasons
 
 
 def _arrays(images: Source) -> list[np.ndarray] | None:

@@ -6,10 +6,8 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,85 +21,16 @@ from fader.errors import FaderError
 from fader.files import shown
 from fader.model import images as sources
 from fader.model import store
-from fader.model.fitting import Fitted, fitted, removed, said, told
+from fader.model.fitting import Fitted, fitted, removed, said
 from fader.model.images import Found, Item, Sizes, Source
+from fader.model.predictions import Prediction, Predictions, Unread
 from fader.model.settings import plan
 from fader.model.system import System
+from fader.model.trainings import told
 
 
 class NotFittedError(FaderError, AttributeError):
     """A model is asked for what it can say only after ``fit``."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of an image.
-
-    Parameters
-    ----------
-    name : of the image, ``/``-separated, relative to the folder that was given; an array's number.
-    place : the same as a path.
-    item : the file, or the pixels (H, W, 3) uint8.
-    size : height and width of the image, pixels.
-    score : of the image, higher = more anomalous.
-    defective : whether ``score`` is above the model's threshold.
-    map : (S, S) float32 at the model's working size, higher = more anomalous.
-    seconds : that decoding and scoring took, the mean over its batch.
-    """
-
-    name: str
-    place: Path
-    item: Item
-    size: Sizes
-    score: float
-    defective: bool
-    map: np.ndarray
-    seconds: float
-
-    def restored(self) -> np.ndarray:
-        """The map (H, W) float32 at the image's own size, bilinear."""
-        height, width = self.size
-        image = Image.fromarray(self.map)
-        return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-
-
-@dataclass(frozen=True)
-class Unread:
-    """An image that cannot be read, and why, in one line."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a model says of images.
-
-    Parameters
-    ----------
-    names : of the images (see ``Prediction``).
-    scores : (N,) float32, higher = more anomalous.
-    defective : (N,) bool, whether a score is above ``threshold``.
-    maps : (N, S, S) float32 at the model's working size.
-    sizes : height and width of each image.
-    threshold : of the scores.
-    """
-
-    names: list[str]
-    scores: np.ndarray
-    defective: np.ndarray
-    maps: np.ndarray
-    sizes: list[Sizes]
-    threshold: float
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def restored(self) -> Iterator[np.ndarray]:
-        """The maps, each (H, W) float32 at its image's own size."""
-        for values, (height, width) in zip(self.maps, self.sizes, strict=True):
-            image = Image.fromarray(values)
-            yield np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
 class Model:
@@ -277,7 +206,8 @@ class Model:
                 return str(error)
 
         names = found.names
-        for rows in _parts(range(len(found)), batch):
+        every = range(len(found))
+        for rows in (every[start : start + batch] for start in every[::batch]):
             began = time.perf_counter()
             read = dict(zip(rows, each(decoded, rows), strict=True))
             good = {row: one for row, one in read.items() if not isinstance(one, str)}
@@ -393,12 +323,6 @@ def _work(out: str | Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
-
-
-def _parts(rows: Iterable[int], size: int) -> Iterator[Sequence[int]]:
-    rows = iter(rows)
-    while part := list(islice(rows, size)):
-        yield part
 
 
 def _facts(result: Fitted, pictures: sources.Pictures) -> dict[str, Any]:

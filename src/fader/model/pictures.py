@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from fader.files import replacing
-from fader.model.model import Model, Prediction
+from fader.model.model import Model
+from fader.model.predictions import Prediction
 
 OPACITY = 0.65  # of the heat map where it is hottest
 COLOURS = "inferno"

@@ -15,7 +15,8 @@ from fader.errors import FaderError
 from fader.files import replacing, shown
 from fader.model import pictures
 from fader.model.images import Source, find
-from fader.model.model import Model, Prediction, Unread
+from fader.model.model import Model
+from fader.model.predictions import Prediction, Unread
 from fader.runtime import interactive
 
 TABLE = "scores.csv"

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -128,8 +127,6 @@ class System:
 
     def __init__(self, plan: Plan, machine: Machine) -> None:
         self.plan, self.config, self.machine = plan, plan.config, machine
-        weights = plan.config.weights_dir
-        self.folder = Path(weights) if weights else None
         self.detector: Detector | None = None
         self.chosen: dict[str, Any] = {}
 
@@ -139,7 +136,7 @@ class System:
         if self.plan.detector not in MASKED:
             return None
         base = self.config.masks.base
-        place = maskers.Context("images", self.machine, self.folder)
+        place = maskers.Context("images", self.machine, self.config.weights_folder)
         return maskers.create(base, self.config.masks.settings(base), place)
 
     # Images.
@@ -171,15 +168,13 @@ class System:
     def _judged(self, examples: Examples, kinds: tuple[str, ...]) -> Examples:
         name = self.plan.detector
         own = () if name in MASKED else self.config.detectors[name].trained_on
-        rows = [row for row, kind in enumerate(kinds) if kind not in own]
-        if not rows:
+        others = examples.without(own, kinds)
+        if not len(others.defective):
             raise FaderError(
                 f"validation.kinds: every defect is of a kind that {name} trains on"
                 f" ({', '.join(own)}); raise validation.per_image"
             )
-        if len(rows) == len(kinds):
-            return examples
-        return Examples(examples.normal, examples.defective[rows], examples.truth[rows])
+        return others
 
     # Fitting.
 
@@ -198,7 +193,7 @@ class System:
         if name not in MASKED:
             detector = self._create()
             history = detector.fit(learning.fitted, runs(f"detector/{name}"))
-            self.load({f"detector/{key}": value for key, value in detector.state().items()}, {})
+            self.detector, self.chosen = detector.requires_grad_(False), {}
             return _steps(history)
         fresh = self._ear()
         lengths = _steps(fresh.fit(learning.fitted, runs("ear")))
@@ -228,10 +223,7 @@ class System:
         return detectors.create(self.config.detectors[self.plan.detector], self._place())
 
     def _place(self) -> detectors.Context:
-        config, size = self.config, self.config.image.size
-        return detectors.Context(
-            self.machine, size, config.unet, config.loss, config.score, self.folder
-        )
+        return detectors.Context.of(self.config, self.machine)
 
     def _ear(self, state: Mapping[str, Tensor] | None = None, scale: int | None = None) -> Ear:
         ear = Ear(self._place(), self.config.ear, scale or self.config.ear.scales[0])
@@ -320,9 +312,8 @@ class System:
         found = {}
         if self.masker is not None:
             found["masker"] = self.masker.weights
-        of_detector = getattr(self.detector, "weights", None)
-        if of_detector is not None:
-            found["detector"] = str(of_detector)
+        if self.detector is not None and self.detector.weights is not None:
+            found["detector"] = self.detector.weights
         return found
 
     @property

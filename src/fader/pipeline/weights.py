@@ -83,8 +83,7 @@ def _lacking(config: Config, masker: str) -> str | None:
     name: Any = getattr(settings, "backbone", None)
     if not isinstance(settings, WinClip) and name is None:
         return None
-    folder = Path(config.weights_dir) if config.weights_dir else None
-    directory = sources.weights_directory(folder)
+    directory = sources.weights_directory(config.weights_folder)
     if isinstance(settings, WinClip):
         return sources.lacking_clip(masker, directory)
     return sources.lacking(name, _entry(name), directory)

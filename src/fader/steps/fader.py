@@ -1,6 +1,5 @@
 """FADeR and its variants on top of a trained EAR, over the η × schedule grid."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -85,9 +84,8 @@ def _pretrained(config: Config) -> tuple[dict[str, Tensor] | None, dict[str, str
 
     from fader.vision import backbones
 
-    folder = Path(config.weights_dir) if config.weights_dir else None
     model: Any
-    model, info = backbones.load(vit.backbone, folder)
+    model, info = backbones.load(vit.backbone, config.weights_folder)
     state = model.state_dict()
     del state["cls_token"]
     side = config.image.size // model.patch_embed.patch_size[0]

@@ -1,7 +1,6 @@
 """What the jobs read, as tensors."""
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -117,13 +116,13 @@ def without(context: Context, examples: Examples, kinds: Collection[str], fold: 
     FaderError : no defect is left.
     """
     painted = context.check(Job("pack", context.job.place), "split").facts["kinds"][fold]
-    rows = [row for row, kind in enumerate(painted) if kind not in kinds]
-    if not rows:
+    others = examples.without(kinds, painted)
+    if not len(others.defective):
         raise FaderError(
             f"validation.kinds: every defect of the fold {fold} is of a kind that a detector trains"
             f" on ({', '.join(kinds)}); list each kind once, or raise validation.per_image"
         )
-    return Examples(examples.normal, examples.defective[rows], examples.truth[rows])
+    return others
 
 
 def choose(
@@ -162,11 +161,6 @@ def labelled(context: Context) -> Examples:
     return Examples(images[~defective], images[defective], about["mask"][defective])
 
 
-def weights_dir(context: Context) -> Path | None:
-    """The user's own folder of pretrained weights."""
-    return Path(context.config.weights_dir) if context.config.weights_dir else None
-
-
 def untrained_masker(context: Context, masker: str, machine: Machine) -> Masker:
     """A masker with the run's weights and codebook.
 
@@ -177,7 +171,7 @@ def untrained_masker(context: Context, masker: str, machine: Machine) -> Masker:
     codebook = None
     if context.config.masks.coded(masker):
         codebook = artifacts.read_tensors(context.path(Job("codebook"), "weights"))
-    place = maskers.Context(context.category, machine, weights_dir(context), codebook)
+    place = maskers.Context(context.category, machine, context.config.weights_folder, codebook)
     return maskers.create(masker, context.config.masks.settings(masker), place)
 
 

@@ -12,7 +12,6 @@ from fader.pipeline.context import Context
 from fader.pipeline.jobs import Job, trained_job
 from fader.pipeline.methods import Method
 from fader.runtime import Machine
-from fader.steps import inputs
 
 # Image scores of the test images (points, epochs, images), kept beside FADeR's weights: no label,
 # no part in any choice; evaluation tells from them what choosing by test labels would have given.
@@ -22,9 +21,7 @@ DIVERGED = "diverged"  # the fact of weights that are none: why
 
 def place(context: Context, machine: Machine) -> detectors.Context:
     """Where the detectors of a run work."""
-    config = context.config
-    size, folder = config.image.size, inputs.weights_dir(context)
-    return detectors.Context(machine, size, config.unet, config.loss, config.score, folder)
+    return detectors.Context.of(context.config, machine)
 
 
 def untrained_ear(context: Context, machine: Machine) -> Ear:
