@@ -79,7 +79,9 @@ def make(config: Config, phase: str, place: str | None = None, system: str | Non
     log = Path(paths.log(config.run, f"dvc/{name}.log"))
     log.parent.mkdir(parents=True, exist_ok=True)
     rules = RULES.get(phase, (phase,))
-    command = snakemake("--cores", "all", "--allowed-rules", *rules, "--", *wanted)
+    # Snakemake ends only when the span in which it started its last job is over.
+    at_once = ("--max-jobs-per-timespan", "10000/1s")
+    command = snakemake("--cores", "all", *at_once, "--allowed-rules", *rules, "--", *wanted)
     with log.open("w", encoding="utf-8") as stream:
         causes = _causes(command, stdout=stream, stderr=subprocess.STDOUT)
     if causes:
