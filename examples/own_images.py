@@ -1,6 +1,6 @@
 """Fit a detector on a folder of good images, score others, and export it.
 
-    python examples/own_images.py [GOOD [NEW]] [--detector patchcore] [--preset bottle]
+    python examples/own_images.py [GOOD [NEW]] [--detector patchcore] [--preset real]
 
 Without folders, bolts are drawn: good ones to fit on, and scratched ones among others to score.
 """
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("good", nargs="?", type=Path)
     parser.add_argument("new", nargs="?", type=Path)
     parser.add_argument("--detector", default="patchcore")
-    parser.add_argument("--preset", default="bottle")
+    parser.add_argument("--preset", default="real")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         good, new = arguments.good, arguments.new

@@ -32,7 +32,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs")
     (folder / "presets").mkdir()
     detectors = {"detectors": {"patchcore": PATCHCORE}, "score": {"smooth": 3}}
-    preset(folder / "presets", "bottle", **detectors)
+    preset(folder / "presets", "real", **detectors)
     folder_of(folder / "good")
     folder_of(folder / "new", 3)
     folder_of(folder / "bad", 2, "scratch")

@@ -128,7 +128,7 @@ def choose(
     minutes: float | None = None,
     defects: Source | None = None,
     detectors: list[str] | None = None,
-    preset: str | Path = "bottle",
+    preset: str | Path = "real",
     size: int | None = None,
     seed: int | None = None,
     white: float | None = None,

@@ -29,7 +29,7 @@ def fit(
     images: Images,
     out: Annotated[Path, typer.Option("--out", help="Directory of the model, a new one.")],
     detector: Detector = None,
-    preset: Preset = "bottle",
+    preset: Preset = "real",
     size: Size = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps.")] = None,
     epochs: Annotated[
@@ -93,7 +93,7 @@ def choose(
     detector: Annotated[
         list[str] | None, typer.Option("--detector", help="One to try; repeat it; all otherwise.")
     ] = None,
-    preset: Preset = "bottle",
+    preset: Preset = "real",
     size: Size = None,
     seed: Seed = None,
     white: White = None,

@@ -71,7 +71,7 @@ class Model:
         self,
         detector: str | None = None,
         *,
-        preset: str | Path = "bottle",
+        preset: str | Path = "real",
         size: int | None = None,
         steps: int | None = None,
         epochs: int | None = None,

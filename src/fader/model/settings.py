@@ -100,7 +100,7 @@ class Plan:
 
 
 def plan(
-    preset: str | Path = "bottle",
+    preset: str | Path = "real",
     *,
     detector: str | None = None,
     size: int | None = None,
