@@ -1,13 +1,15 @@
 """EAR on real categories, one factor at a time: what its AUROC depends on (docs/fidelity.md).
 
-    python benchmarks/fidelity.py CATEGORY... --data DIR --out FILE [--seeds K...] [--set KEY=VALUE]
+    python benchmarks/fidelity.py CATEGORY... --data DIR --out FILE [--seeds K...]
+        [--set KEY=VALUE...] [--set KEY=VALUE...]
 
 ``DIR`` holds the categories' folders in MVTec AD's layout. EAR is trained as the preset ``real``
-says but for what is set; ``FILE`` gets a row a seed and mosaic scale: test image and pixel AUROC,
-the pixel AUROC of the saliency alone, validation AUROCs, and how often ten splits of the held-out
-normals choose the scale, by the rule of today and by the one before (a tenth of the normals, the
-best mean). Sixty normals are held out, so that ten splits of twenty differ, and no training is
-needed for another split.
+says but for what is set, once for every ``--set``; ``inside=true`` takes the loss inside the masks
+alone. ``FILE`` gets a row a seed and mosaic scale: test image and pixel AUROC, the pixel AUROC of
+the saliency alone, validation AUROCs, and how often ten splits of the held-out normals choose the
+scale, by the rule of today and by the one before (a tenth of the normals, the best mean). Sixty
+normals are held out, so that ten splits of twenty differ, and no training is needed for another
+split.
 """
 
 from __future__ import annotations
@@ -34,13 +36,18 @@ from fader.config import Config, load, parse
 from fader.data import defects, mvtec, pack
 from fader.detectors.base import Images
 from fader.detectors.ear import Ear
+from fader.detectors.reconstruction import SCHEDULES
 from fader.evaluation import metrics
 from fader.evaluation.selection import Evidence, Examples, choose, larger_first
 from fader.maskers.threshold import binarise, enlarge
 from fader.training.checkpoint import Checkpoint
-from fader.training.loop import Run
+from fader.training.loop import History, Run, Stage, Update
+from fader.vision.mosaic import obfuscate
 
 HELD, COPIES, SPLITS = 60, 5, 10
+INSIDE = "inside=true"
+# (train | test | painted, side, masker's settings) → saliency maps
+Salient = dict[tuple[str, int, str], Tensor]
 KEPT, BEFORE = 20, 0.1  # normals of a split today; the share of all that were held out before
 
 
@@ -51,18 +58,46 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of categories")
     parser.add_argument("--out", type=Path, required=True, help="CSV file, appended to")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="ear.steps=200")
+    parser.add_argument(
+        "--set", nargs="*", action="append", metavar="KEY=VALUE", help="ear.steps=200"
+    )
     args = parser.parse_args()
-    config = changed(load(Path("presets/real.yaml")), args.set)
+    base = load(Path("presets/real.yaml"))
     for category in args.categories:
-        for rows in measured(config, args.data, category, args.seeds):
-            new = not args.out.exists()
-            with args.out.open("a", newline="", encoding="utf-8") as stream:
-                writer = csv.DictWriter(stream, ["category", "set", *rows[0]])
-                if new:
-                    writer.writeheader()
-                about = {"category": category, "set": " ".join(args.set)}
-                writer.writerows(about | row for row in rows)
+        saliency: Salient = {}
+        for settings in args.set or [[]]:
+            inside = INSIDE in settings
+            config = changed(base, [one for one in settings if one != INSIDE])
+            for rows in measured(config, args.data, category, args.seeds, inside, saliency):
+                new = not args.out.exists()
+                with args.out.open("a", newline="", encoding="utf-8") as stream:
+                    writer = csv.DictWriter(stream, ["category", "set", *rows[0]])
+                    if new:
+                        writer.writeheader()
+                    about = {"category": category, "set": " ".join(settings)}
+                    writer.writerows(about | row for row in rows)
+
+
+class InsideMasks(Ear):
+    """EAR whose loss sees what the masks hide and nothing else: outside them the reconstruction is
+    the image itself."""
+
+    def fit(self, normal: Images, run: Run) -> dict[str, History]:
+        """As EAR's."""
+        pixels, masks = normal.pixels, normal.masks
+        scales = torch.tensor(self.settings.scales)
+
+        def step(indices: Tensor, random: torch.Generator, update: Update) -> None:
+            scale = int(scales[torch.randint(len(scales), (1,), generator=random)])
+            images, hidden = self.machine.images(pixels[indices]), masks[indices]  # type: ignore[index]
+            with self.machine.autocast():
+                reconstruction = self.network(obfuscate(images, hidden, scale))
+            seen = torch.where(hidden[:, None], reconstruction, images)
+            update("adam", self.loss(images, seen))
+
+        stage = Stage(run.label, run.seed, run.checkpoint("ear"), "lower ear.lr")
+        schedule = SCHEDULES[self.settings.schedule]
+        return {"ear": self.train_network(stage, self.settings, step, len(normal), schedule)}
 
 
 def changed(config: Config, settings: list[str]) -> Config:
@@ -79,31 +114,38 @@ def changed(config: Config, settings: list[str]) -> Config:
 
 
 def measured(
-    config: Config, data: Path, category: str, seeds: list[int]
+    config: Config,
+    data: Path,
+    category: str,
+    seeds: list[int],
+    inside: bool,
+    known: Salient,
 ) -> Iterator[list[dict[str, Any]]]:
-    """For each seed, a row a mosaic scale."""
+    """For each seed, a row a mosaic scale; ``known`` keeps saliency maps between calls."""
     machine = runtime.start(config.runtime)
     size, settings = config.image.size, config.masks.settings(config.masks.base)
     arrays = pack.read_category(mvtec.index(data, category), [size])
     order = np.random.default_rng(7).permutation(len(arrays.train[size]))
     held, fit = np.sort(order[:HELD]), np.sort(order[HELD:])
     painted, truth, _ = defects.paint(arrays.train[size][held], per_image=COPIES, seed=11)
-    masker = maskers.create("base", settings, maskers.Context(category, machine))
     rule, level = config.masks.threshold(config.masks.base)
+    masker = maskers.create("base", settings, maskers.Context(category, machine))
 
-    def images(pixels: np.ndarray) -> tuple[Images, Tensor]:
-        tensor = torch.from_numpy(pixels)
-        saliency = masker.saliency(tensor.float() / 255)
+    def images(name: str, pixels: np.ndarray) -> tuple[Images, Tensor]:
+        tensor, key = torch.from_numpy(pixels), (name, size, str(settings))
+        if key not in known:
+            known[key] = masker.saliency(tensor.float() / 255)
+        saliency = known[key]
         return Images(tensor, enlarge(binarise(saliency, rule, level), size)), saliency
 
-    (train, _), (test, salient) = images(arrays.train[size]), images(arrays.test[size])
-    examples = Examples(train[held], images(painted)[0], torch.from_numpy(truth))
-    maps = F.interpolate(salient[:, None], size=(size, size), mode="bilinear")[:, 0]
+    train, test = images("train", arrays.train[size])[0], images("test", arrays.test[size])
+    examples = Examples(train[held], images("painted", painted)[0], torch.from_numpy(truth))
+    maps = F.interpolate(test[1][:, None], size=(size, size), mode="bilinear")[:, 0]
     of_saliency = metrics.pixel_metrics(maps.numpy(), arrays.mask)["pixel_auroc"]
     place = detectors.Context.of(config, machine)
     before = max(2, round(BEFORE * len(order)))
     for seed in seeds:
-        model = Ear(place, config.ear, config.ear.scales[0])
+        model = (InsideMasks if inside else Ear)(place, config.ear, config.ear.scales[0])
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             places = partial(_checkpoint, Path(folder))
@@ -113,7 +155,7 @@ def measured(
         for scale in larger_first(config.ear.scales):
             model.scale = scale
             found[scale] = examples.evidence(model)
-            scores = model.scores(test)
+            scores = model.scores(test[0])
             pixels = metrics.pixel_metrics(scores.maps.numpy(), arrays.mask)
             rows.append(
                 {
@@ -122,6 +164,7 @@ def measured(
                     "image_auroc": metrics.auroc(scores.images.numpy(), arrays.label),
                     "pixel_auroc": pixels["pixel_auroc"],
                     "saliency_pixel": of_saliency,
+                    "masked": float(test[0].masks.float().mean()),  # type: ignore[union-attr]
                     "validation_image": found[scale].image_auroc,
                     "validation_pixel": found[scale].pixel_auroc,
                     "seconds": round(seconds),
