@@ -3,10 +3,10 @@
     python benchmarks/own_masks.py CONFIG PLACE --out FILE [--seed K] [--maskers NAME...]
 
 Reads a finished run: its images, split, masks and the EAR that all maskers share, which the base
-masker's masks trained. For every masker that was run, or those named, EAR is trained anew with that masker's masks,
-on the same images, for as long, from the same seed. ``FILE`` gets a row a masker, a training and a
-mosaic scale, with test and validation AUROCs, and which scale the label-free criterion takes under
-that masker's masks.
+masker's masks trained. For every masker that was run, or those named, EAR is trained anew with that
+masker's masks, on the same images, for as long, from the same seed. ``FILE`` gets a row a masker, a
+training and a mosaic scale, with test and validation AUROCs, and which scale the label-free
+criterion takes under that masker's masks.
 """
 
 from __future__ import annotations
