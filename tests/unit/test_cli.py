@@ -201,8 +201,8 @@ def test_edits_of_a_configuration_are_kept_beside_the_preset(repository):
 
 
 def test_images_of_ones_own_become_params_yaml(repository):
-    bottle = (ROOT / "presets/bottle.yaml").read_text(encoding="utf-8")
-    (repository / "presets/bottle.yaml").write_text(bottle, encoding="utf-8")
+    real = (ROOT / "presets/real.yaml").read_text(encoding="utf-8")
+    (repository / "presets/real.yaml").write_text(real, encoding="utf-8")
     for inner in ("train/good/0.png", "test/good/0.png", "test/good/0.txt", "../notes/0.txt"):
         path = repository / "images/Screws M4" / inner
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,13 +18,13 @@ from fader.data.visa import SPLIT_FILE
 from fader.errors import FaderError, near
 from fader.files import shown
 
-TEMPLATE = Path("presets/bottle.yaml")  # laptop settings, every masker
+TEMPLATE = Path("presets/real.yaml")  # laptop settings, every detector
 NAME = "mine"  # of the data set in the configuration
 LONGEST = 40  # characters of a category's key: it is part of many file names
 
 HEADER = f"""\
 # Images of your own, by `fader preset own`; all other settings are those of {TEMPLATE}:
-# 128² pixels, half an hour a category on two CPU cores.
+# 128² pixels, some twenty minutes a category on two CPU cores.
 """
 CATEGORIES = "categories: # a key of your own, which names files: the category's folder\n"
 DATASET = """\
