@@ -23,6 +23,16 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 
 
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError(f"must be odd, got {value}")
+    return value
+
+
+# The side of a neighbourhood that has a middle.
+Odd = Annotated[Positive, AfterValidator(_odd)]
+
+
 Weight = Annotated[float, Field(ge=0)]
 
 

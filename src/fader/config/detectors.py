@@ -3,9 +3,18 @@
 import math
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from fader.config.base import Baseline, Fraction, LearningRate, Length, Positive, Section, Weight
+from fader.config.base import (
+    Baseline,
+    Fraction,
+    LearningRate,
+    Length,
+    Odd,
+    Positive,
+    Section,
+    Weight,
+)
 from fader.config.synthesis import Draem, Jnld, OmniAl
 
 
@@ -281,7 +290,7 @@ class PatchCore(Baseline):
     input_size: Positive = Field(
         description="side of the images it sees, pixels, a multiple of the ViT's patch; 336"
     )
-    neighbourhood: Positive = Field(
+    neighbourhood: Odd = Field(
         description="side of the square of patches that each is averaged over, odd; 3"
     )
     coreset: float = Field(gt=0, le=1, description="share of the patches in the bank; 0.1")
@@ -293,13 +302,6 @@ class PatchCore(Baseline):
     sigma: float = Field(
         gt=0, description="of the Gaussian that smooths the map, pixels; 4 at 224², 2 at 128²"
     )
-
-    @field_validator("neighbourhood")
-    @classmethod
-    def _odd(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError(f"must be odd, got {value}")
-        return value
 
     def side(self, size: int) -> int:
         """As ``Baseline.side``: its own."""

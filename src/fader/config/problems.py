@@ -50,9 +50,10 @@ def sentence(error: ValidationError, schema: Schema) -> str:
 def _problem(details: ErrorDetails, schema: Schema) -> _Problem:
     kind, value, about = details["type"], details["input"], details.get("ctx", {})
     keys, section, node = _located(details["loc"], schema)
-    if kind == "value_error":  # of a model's own validator: it opens with the key
-        key, _, reason = details["msg"].removeprefix("Value error, ").partition(": ")
-        return _Problem([*keys, key], reason)
+    if kind == "value_error":  # of a validator: a section's opens with the key, where it is of one
+        said = details["msg"].removeprefix("Value error, ")
+        key, colon, reason = said.partition(": ")
+        return _Problem([*keys, key], reason) if colon else _Problem(keys, said)
     if kind in ("extra_forbidden", "invalid_key"):
         return _Problem(keys, _unknown(keys[-1], section.get("properties", ())), unknown=True)
     if kind.startswith("union_tag"):

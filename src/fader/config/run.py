@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from fader.config.base import Fraction, MaskerName, Name, Positive, Section, UserPath
+from fader.config.base import Fraction, MaskerName, Name, Odd, Positive, Section, UserPath
 from fader.config.data import Dataset, Folder, Image, Validation
 from fader.config.detectors import DetectorSettings
 from fader.config.maskers import Codebook, Masks
@@ -29,14 +29,8 @@ class Score(Section):
 
     scales: int = Field(ge=1, le=6, description="MSGMS scales; 4")
     c: float = Field(gt=0, description="GMS constant on [0, 1] images; 0.0026")
-    smooth: int = Field(ge=1, description="side of the mean filter, pixels, odd; 21 at 256²")
+    smooth: Odd = Field(description="side of the mean filter, pixels, odd; 21 at 256²")
     batch: Positive = Field(description="images per forward pass")
-
-    @model_validator(mode="after")
-    def _odd(self) -> Self:
-        if self.smooth % 2 == 0:
-            raise ValueError(f"smooth: must be odd, got {self.smooth}")
-        return self
 
 
 class Runtime(Section):

@@ -4,7 +4,16 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fader.config.base import Baseline, Fraction, LearningRate, Length, Positive, Section, UserPath
+from fader.config.base import (
+    Baseline,
+    Fraction,
+    LearningRate,
+    Length,
+    Odd,
+    Positive,
+    Section,
+    UserPath,
+)
 from fader.config.roots import clash
 
 _COUNT = "textures kept in memory at the images' size"
@@ -109,15 +118,9 @@ class Jnld(_Noticeable, Synthesis):
     )
 
     kind: Literal["jnld"]
-    smooth: Positive = Field(
+    smooth: Odd = Field(
         description="side of the mean filter that softens the masks, pixels, odd; 5, re-derived"
     )
-
-    @model_validator(mode="after")
-    def _odd(self) -> Self:
-        if self.smooth % 2 == 0:
-            raise ValueError(f"smooth: must be odd, got {self.smooth}")
-        return self
 
 
 class OmniAl(_Noticeable, Synthesis):
@@ -132,7 +135,7 @@ class OmniAl(_Noticeable, Synthesis):
     )
 
     kind: Literal["omnial"]
-    smooths: list[Positive] = Field(
+    smooths: list[Odd] = Field(
         description="side of the mean filter that softens the masks of each level, pixels, odd; 9,"
         " 5 and 3, re-derived: smaller where the anomaly is easier"
     )
@@ -146,9 +149,6 @@ class OmniAl(_Noticeable, Synthesis):
     def _fits(self) -> Self:
         if len(self.smooths) != len(self.levels):
             raise ValueError("smooths: give one per level, as many as levels")
-        for side in self.smooths:
-            if side % 2 == 0:
-                raise ValueError(f"smooths: must be odd, got {side}")
         if self.width < self.reduction:
             raise ValueError("reduction: at most width, or the attention's middle layer is empty")
         return self
