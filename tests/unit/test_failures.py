@@ -107,6 +107,23 @@ def test_a_log_of_an_earlier_run_says_nothing_of_this_one():
     assert failures.of_log(LOG, 1, before) == "mended long ago"
 
 
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        (None, "ear.bolt.seed0: sbatch failed: no such partition"),
+        ("", "ear.bolt.seed0: sbatch failed: no such partition"),
+        (HISTORY, "ear.bolt.seed0: sbatch failed: no such partition"),
+        ("fader: a.png: truncated\n", "a.png: truncated"),
+        (trace("1 / 0"), "ZeroDivisionError: division by zero; the traceback is in"),
+    ],
+)
+def test_what_a_scheduler_says_is_the_cause_where_the_log_has_none(log, line):
+    if log is not None:
+        LOG.write_text(log)
+    told = "sbatch failed: no such partition\n    sbatch call:\n        sbatch --parsable"
+    assert failures.of_log(LOG, None, told=told).startswith(line)
+
+
 @pytest.mark.parametrize("spoil", ["folder", "parent"])
 def test_a_log_that_cannot_be_written_is_the_cause(spoil):
     if spoil == "folder":

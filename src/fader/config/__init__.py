@@ -30,8 +30,6 @@ from fader.config.detectors import (
 )
 from fader.config.files import activate, load, parse, schema, use_preset
 from fader.config.maskers import (
-    KINDS,
-    TRAINED_KINDS,
     AmiNet,
     Attention,
     Codebook,
@@ -56,8 +54,6 @@ from fader.config.synthesis import (
 )
 
 __all__ = [
-    "KINDS",
-    "TRAINED_KINDS",
     "AmiNet",
     "Attention",
     "Baseline",

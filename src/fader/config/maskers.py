@@ -32,13 +32,17 @@ class MaskerSection(Section):
     ----------
     label : its name in tables, None where it is called by its backbone.
     paper : backbone → its name in the paper's Tables 2 and 4, or None → that name where there is no
-        backbone to choose; a backbone that is not listed stands in for the first.
+        backbone to choose; a backbone that is not listed stands in for the first. Empty where the
+        paper has no such masker.
+    learns : whether it learns from a category's normals, once per category and seed; zero-shot
+        otherwise.
     segments : whether the method has binary masks of its own, for the rule ``native``.
     input_size : side of the square that it resizes images to, pixels; a key where it may be chosen.
     """
 
     label: ClassVar[str | None]
-    paper: ClassVar[dict[str | None, str]]
+    paper: ClassVar[dict[str | None, str]] = {}
+    learns: ClassVar[bool] = False
     segments: ClassVar[bool] = False
 
     rule: Rule | None = Field(
@@ -98,6 +102,7 @@ class Dsr(MaskerSection, Length):
 
     label: ClassVar[str | None] = "DSR"
     paper: ClassVar[dict[str | None, str]] = {None: "dsr"}
+    learns: ClassVar[bool] = True
     segments: ClassVar[bool] = True
 
     kind: Literal["dsr"]
@@ -118,6 +123,7 @@ class MsFlow(MaskerSection, Length):
 
     label: ClassVar[str | None] = "MSFlow"
     paper: ClassVar[dict[str | None, str]] = {"wide_resnet50_2.tv_in1k": "msflow"}
+    learns: ClassVar[bool] = True
     segments: ClassVar[bool] = True
 
     kind: Literal["msflow"]
@@ -147,6 +153,7 @@ class AmiNet(MaskerSection, Length):
 
     label: ClassVar[str | None] = "AMI-Net"
     paper: ClassVar[dict[str | None, str]] = {"wide_resnet50_2.tv_in1k": "aminet"}
+    learns: ClassVar[bool] = True
     segments: ClassVar[bool] = True
 
     kind: Literal["aminet"]
@@ -174,15 +181,10 @@ class AmiNet(MaskerSection, Length):
         return self
 
 
-# A module of fader.maskers each.
-KINDS = ("attention", "winclip", "dsr", "msflow", "aminet")
-
-
 class Again(MaskerSection):
     """The saliency of another masker under another rule: a second arm of the same table."""
 
     label: ClassVar[str | None] = None
-    paper: ClassVar[dict[str | None, str]] = {}
 
     kind: Literal["again"]
     of: MaskerName = Field(description="the masker whose saliency it is")
@@ -196,10 +198,6 @@ class Again(MaskerSection):
 
 Salient = Attention | WinClip | Dsr | MsFlow | AmiNet  # what has a saliency of its own
 MaskerSettings = Annotated[Salient | Again, Field(discriminator="kind")]
-
-
-# Kinds that learn, once per category and seed; the others are zero-shot.
-TRAINED_KINDS = frozenset({"dsr", "msflow", "aminet"})
 
 
 class Codebook(Length):
@@ -264,8 +262,8 @@ class Masks(Section):
                 raise ValueError(f"optional: {name} follows {masker.of}; list that one alone")
         if masker.rule == "native" and not self.settings(name).segments:
             raise ValueError(
-                f"maskers.{name}.rule: {self.settings(name).kind} has no binary masks of its own;"
-                " native is for dsr, msflow and aminet"
+                f"maskers.{name}.rule: {self.settings(name).kind} has no binary masks of its own,"
+                " which native takes; give another rule"
             )
 
     @property
@@ -291,7 +289,7 @@ class Masks(Section):
 
     def trained(self, masker: str) -> bool:
         """Whether a masker learns, hence has masks of its own for each seed."""
-        return self.settings(masker).kind in TRAINED_KINDS
+        return self.settings(masker).learns
 
     def coded(self, masker: str) -> bool:
         """Whether a masker works with the run's codebook."""

@@ -2,9 +2,9 @@
 
 A masker gives a saliency, and one rule (``fader.maskers.threshold``) binarises them all, otherwise
 a comparison of maskers would compare thresholds. Methods that segment have binary masks of their
-own besides, for the rule ``native``. To add one, write a module here
-with a ``create`` function of the signature below, and add its settings, whose ``kind`` is the
-module's name, to ``fader.config``.
+own besides, for the rule ``native``. To add one, write a module here with a ``create`` function of
+the signature below, and add its settings, whose ``kind`` is the module's name, to ``fader.config``:
+``docs/adding-a-masker.md`` shows one.
 """
 
 from __future__ import annotations

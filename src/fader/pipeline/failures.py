@@ -36,7 +36,9 @@ JOB_FAILED = "At least one job did not complete successfully"
 # A job's log.
 
 
-def of_log(log: Path, status: int | None, before: int | None = None) -> str:
+def of_log(
+    log: Path, status: int | None, before: int | None = None, told: str | None = None
+) -> str:
     """What a job died of, in one line.
 
     Parameters
@@ -45,6 +47,8 @@ def of_log(log: Path, status: int | None, before: int | None = None) -> str:
     status : exit status of the command, as ``subprocess`` or a shell has it; None when unknown.
     before : when the log was last written before the job began, in nanoseconds; None when there was
         none. A log that was not written since says nothing of this job.
+    told : what a scheduler says of it, such as Slurm, which may have refused or ended the job; its
+        first line is taken where the log has no cause.
     """
     try:
         said = written(log) != before
@@ -60,11 +64,14 @@ def of_log(log: Path, status: int | None, before: int | None = None) -> str:
         return ours[-1].removeprefix("fader: ")
     if killed:
         return killed
-    if not lines:
-        return _unwritten(log, status)
     raised = next((line for line in below if not line.startswith(" ")), None)
     if starts and raised:
         return f"{raised}; the traceback is in {log}"
+    if told:
+        where = f"; log: {log}" if lines else ""
+        return f"{log.stem}: {told.strip().splitlines()[0]}{where}"
+    if not lines:
+        return _unwritten(log, status)
     return f"{lines[-1].strip()} (exit status {status}; all of it in {log})"
 
 
@@ -223,10 +230,11 @@ class _Failed:
     outputs: tuple[Path, ...]
     status: int | None
     before: int | None
+    told: str | None
 
     def cause(self) -> str | None:
         made = self.outputs and all(map(os.path.exists, self.outputs))
-        return None if made else of_log(self.log, self.status, self.before)
+        return None if made else of_log(self.log, self.status, self.before, self.told)
 
 
 class Causes(logging.Handler):
@@ -259,7 +267,8 @@ class Causes(logging.Handler):
             return  # told by the exception
         outputs = tuple(Path(path) for path in getattr(record, "output", ()))
         status = called.returncode if called else None
-        self._causes.append(_Failed(log, outputs, status, self._before.get(log)))
+        told = getattr(record, "rule_msg", None)
+        self._causes.append(_Failed(log, outputs, status, self._before.get(log), told))
 
     def stop(self, cause: str | Exception) -> NoReturn:
         """End the process; ``cause`` is its last line."""

@@ -40,7 +40,7 @@ def _masker(config: Config, name: str) -> str:
     if settings.label is None:
         label = _backbone(backbone)
     else:
-        known = backbone in settings.paper
+        known = backbone is None or backbone in settings.paper
         label = settings.label if known else f"{settings.label} ({_backbone(backbone)})"
     return f"{label}, {_rule(config, name)}" if own else label
 
@@ -68,19 +68,20 @@ def method(config: Config, which: Method) -> str:
     return f"{stage}, {system(config, which)}"
 
 
-def paper_masker(settings: Salient) -> str:
-    """The masker of the paper's Tables 2 and 4 that one of ours is compared with."""
+def paper_masker(settings: Salient) -> str | None:
+    """The masker of the paper's Tables 2 and 4 that one of ours is compared with; None where the
+    paper has no such masker."""
     backbone = getattr(settings, "backbone", None)
-    return settings.paper.get(backbone, next(iter(settings.paper.values())))
+    return settings.paper.get(backbone, next(iter(settings.paper.values()), None))
 
 
 def stands_in(settings: Salient) -> bool:
-    """Whether the paper's masker of ``paper_masker`` has another backbone."""
+    """Whether a masker is none of the paper's: of another backbone, or of another kind."""
     return getattr(settings, "backbone", None) not in settings.paper
 
 
 def stand_in_notes(config: Config, names: Iterable[str]) -> tuple[str, ...]:
-    """What to know where the paper's numbers stand beside another backbone than its own."""
+    """What to know where the paper's numbers stand beside another masker than its own."""
     labels = maskers(config)
     return tuple(
         f"The masks of {name} come from {labels[name]}; the paper's come from"
@@ -91,6 +92,6 @@ def stand_in_notes(config: Config, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _paper_label(settings: Salient) -> str:
-    if settings.label is None:
+    if settings.label is None or not settings.paper:
         return _PAPER_DINO
     return f"{settings.label} with {_backbone(str(next(iter(settings.paper))))}"

@@ -170,7 +170,8 @@ def table4(records: Records) -> Layout:
 
 def _before_after(config: Config, number: int, maskers: Sequence[str]) -> Layout:
     base, kinds = config.masks.base, [config.masks.settings(name).kind for name in maskers]
-    notes = [*labels.stand_in_notes(config, maskers)]
+    compared = [name for name in maskers if config.masks.settings(name).paper]
+    notes = [*labels.stand_in_notes(config, compared)]
     notes += [_NOTES[kind] for kind in dict.fromkeys(kinds) if kind in _NOTES]
     notes += _rules(config, maskers)
     if set(maskers) - {base}:
@@ -200,19 +201,24 @@ def _rules(config: Config, maskers: Sequence[str]) -> Iterator[str]:
     """What native masks are, where some are."""
     masks = config.masks
     kinds = [masks.settings(m).kind for m in maskers if masks.threshold(m)[0] == "native"]
+    known = [_NATIVE[kind] for kind in dict.fromkeys(kinds) if kind in _NATIVE]
     if kinds:
-        listed = "; ".join(_NATIVE[kind] for kind in dict.fromkeys(kinds))
-        yield f"Native: the binary masks that the method makes itself. {listed}."
+        listed = f" {'; '.join(known)}." if known else ""
+        yield f"Native: the binary masks that the method makes itself.{listed}"
 
 
 def _before_and_after(config: Config, masker: str) -> tuple[Column, ...]:
     other = labels.paper_masker(config.masks.settings(masker))
+    stages: tuple[Stage, ...] = ("ear", "fader")
     return tuple(
         Column(
-            f"{stage}_{level}", Method(stage, masker), f"{level}_auroc", str(Method(stage, other))
+            f"{stage}_{level}",
+            Method(stage, masker),
+            f"{level}_auroc",
+            other and str(Method(stage, other)),
         )
         for level in ("image", "pixel")
-        for stage in ("ear", "fader")
+        for stage in stages
     )
 
 
