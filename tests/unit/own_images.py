@@ -6,10 +6,12 @@ import chain
 import numpy as np
 import yaml
 from folders import save
+from tiny import PRESET
 
 from fader.data.synthetic import render
 
 UNET = {"kind": "unet", "epochs": 2, "batch": 4, "lr": 0.002, "schedule": "onecycle"}
+PATCHCORE = PRESET["detectors"]["patchcore"] | {"input_size": 56, "most": 50}
 SIZE = 32
 COUNT = 12
 
@@ -26,6 +28,13 @@ def preset(folder: Path, name: str = "tiny", **changes) -> Path:
 def pixels(number: int, defect: str | None = None, side: int = 48) -> np.ndarray:
     """A bolt, (side, side, 3) uint8."""
     return render("bolt", "train", number, seed=0, size=side, defect=defect)[0]
+
+
+def mask(number: int, defect: str, side: int = 48) -> np.ndarray:
+    """Its defective pixels, (side, side) uint8 0/1."""
+    return (render("bolt", "train", number, seed=0, size=side, defect=defect)[1] > 0).astype(
+        np.uint8
+    )
 
 
 def folder_of(folder: Path, count: int = COUNT, defect: str | None = None) -> Path:

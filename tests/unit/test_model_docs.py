@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from own_images import folder_of, preset
+from folders import save
+from own_images import PATCHCORE, folder_of, mask, preset
 from typer.testing import CliRunner
 
 import fader
@@ -17,9 +17,6 @@ from fader.model import settings
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/own-images.md"
-PATCHCORE = yaml.safe_load((ROOT / "presets/ci.yaml").read_text(encoding="utf-8"))["detectors"][
-    "patchcore"
-] | {"input_size": 56, "most": 50}
 
 
 def blocks(language: str) -> list[str]:
@@ -36,6 +33,7 @@ def place(tmp_path_factory):
     folder_of(folder / "good")
     folder_of(folder / "new", 3)
     folder_of(folder / "bad", 2, "scratch")
+    save(folder / "masks/001_mask.png", 255 * mask(1, "scratch"))
     return folder
 
 

@@ -1,18 +1,22 @@
 """A fitted model: the same bytes twice and after a kill, what it keeps, and what it refuses."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from folders import line_of, save
-from own_images import folder_of, pixels, preset, tree
+from own_images import PATCHCORE, folder_of, pixels, preset, tree
 
 import fader
+from fader.config.files import use_preset
+from fader.evaluation import cost
 from fader.files import digest
-from fader.model import trainings
+from fader.model import card, settings, trainings
 from fader.model.settings import plan
 
 DETECTORS = ["pca", "unet", "ear", "fader"]
@@ -85,6 +89,20 @@ def test_everything_is_chosen_and_known(models):
         assert words in card
 
 
+@pytest.mark.parametrize("name", ["pca", "fader", "patchcore"])
+def test_the_card_counts_parameters_as_the_table_of_costs(name, models, good, tmp_path):
+    if name == "patchcore":  # its bank as full as in the table
+        tiny = preset(tmp_path, detectors={"patchcore": PATCHCORE | {"most": 10}})
+        model = fader.fit(good, detector=name, preset=tiny, progress=False)
+        assert len(model.system.state()["detector/bank"]) == 10
+    else:
+        model = fader.load(models / name)
+    system = f"{name}-dinov2" if name == "fader" else name
+    patch = model.facts["chosen"].get("mosaic")  # Φ's
+    rows = {row["name"]: row for row in cost.counts(model.plan.config, patch)}
+    assert model.facts["parameters"] == rows[system]["parameters"]
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "model.json", "config.yaml"])
 def test_a_flipped_bit_is_named(file, models, tmp_path):
     shutil.copytree(models / "pca", tmp_path / "model")
@@ -153,6 +171,33 @@ def test_a_killed_fit_goes_on_to_the_same_bytes(good, tiny, tmp_path, capfd):
     same_bytes(out, tmp_path / "whole")
 
 
+NOT_OURS = (".model.notes", ".model.1.abcd1234", ".model.999999999.abcd1234", ".other.1.abcd1234")
+
+
+def killed(model, out, monkeypatch):
+    """Save a model in a process of its own, which is killed before the last file."""
+    with monkeypatch.context() as patched:
+        patched.setattr(card, "text", lambda facts: os.kill(os.getpid(), signal.SIGKILL))
+        process = os.fork()
+        if not process:
+            model.save(out)
+            os._exit(0)
+    assert os.WTERMSIG(os.waitpid(process, 0)[1]) == signal.SIGKILL
+
+
+def test_what_a_kill_leaves_while_saving_is_gone_after_the_next(models, tmp_path, monkeypatch):
+    """A folder of a living process, of another name, or with other files in it stays."""
+    killed(fader.load(models / "pca"), tmp_path / "model", monkeypatch)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".model.") and (left / "model.safetensors").is_file()
+    for name in NOT_OURS:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.txt").write_text("mine")
+    fader.load(models / "pca").save(tmp_path / "model")
+    same_bytes(models / "pca", tmp_path / "model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*NOT_OURS, "model"])
+
+
 def test_steps_are_cut_to_the_minutes_and_kept(good, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(trainings, "seconds_of", lambda *arguments: 120.0)
     model = fader.fit(
@@ -189,7 +234,12 @@ WRONG = {
     "a preset that is not there": ({"preset": "nowhere/x.yaml"}, "nowhere/x.yaml"),
     "steps and epochs": ({"detector": "unet", "steps": 3, "epochs": 2}, "one of the two"),
     "steps of PCA": ({"detector": "pca", "steps": 3}, "not trained step by step"),
-    "a size that does not fit": ({"detector": "ear", "size": 40}, "image.size"),
+    "a size that does not fit": ({"detector": "ear", "size": 40}, "with --size 40: image.size"),
+    "no steps": ({"detector": "unet", "steps": 0}, "with --steps 0"),
+    "no epochs": ({"detector": "ear", "epochs": 0}, "with --epochs 0"),
+    "no seed": ({"detector": "pca", "seed": -1}, "with --seed -1"),
+    "no white": ({"detector": "pca", "white": 0.0}, "with --white 0"),
+    "two of them": ({"detector": "ear", "size": 40, "seed": 3}, "with --size 40, --seed 3: image"),
     "no false alarms": ({"detector": "pca", "false_alarms": 0.0}, "between 0 and 1"),
     "all false alarms": ({"detector": "pca", "false_alarms": 1.0}, "between 0 and 1"),
     "no minutes": ({"detector": "pca", "minutes": 0}, "more than 0"),
@@ -201,6 +251,12 @@ WRONG = {
 def test_what_cannot_be_is_one_line(case, tiny):
     options, named = WRONG[case]
     assert named in line_of(fader.Model, **{"preset": tiny} | options)
+
+
+def test_a_preset_that_is_not_there_is_said_as_everywhere(tmp_path):
+    presets = settings.PRESETS
+    expected = line_of(use_preset, "botle", tmp_path / "params.yaml", presets)
+    assert line_of(fader.Model, preset="botle") == expected
 
 
 def test_faders_length_follows_ears(tiny):

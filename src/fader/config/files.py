@@ -66,13 +66,19 @@ def _read(path: Path) -> bytes:
         raise FaderError(f"{shown(path)}: cannot be read ({error.strerror})") from None
 
 
+def preset_file(name: str, presets: Path = PRESETS) -> Path:
+    """The file of a preset; FaderError lists those there are."""
+    path = presets / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(path.stem for path in presets.glob("*.yaml"))
+        listed = ", ".join(known) or f"none in {shown(presets)}/"
+        raise FaderError(f"no preset {name!r} (there are: {listed}){near(name, known)}")
+    return path
+
+
 def use_preset(name: str, target: Path, presets: Path = PRESETS) -> tuple[Path, Path | None]:
     """Write a preset to ``target``; returns the preset, and as ``activate``."""
-    source = presets / f"{name}.yaml"
-    if not source.is_file():
-        known = sorted(path.stem for path in presets.glob("*.yaml"))
-        listed = ", ".join(known) or f"none in {presets}/"
-        raise FaderError(f"no preset {name!r} (there are: {listed}){near(name, known)}")
+    source = preset_file(name, presets)
     return source, activate(_read(source), shown(source), target, presets)
 
 

@@ -162,6 +162,20 @@ def _decoded(
     return images, marked, decode.each(one, range(len(samples)))
 
 
+def marked(mask: Picture, image: Picture, size: int) -> tuple[np.ndarray, float]:
+    """Defective pixels (size, size) uint8 0/1 of an image by its mask, and the share of the image
+    that they cover: as of a category whose masks are present.
+
+    Raises
+    ------
+    FaderError : as ``masks.defect``; or the mask is of another size than the image.
+    """
+    _check_sizes(mask, image)
+    found = masks.defect(mask, image, inverted=False)
+    at = np.ix_(*(_nearest(side, size) for side in found.shape))
+    return found[at].astype(np.uint8), float(found.mean())
+
+
 def resized(rgb: Image.Image, side: int) -> np.ndarray:
     """A picture as (3, side, side) uint8: Pillow's bicubic filter, the aspect ratio not kept."""
     if rgb.size != (side, side):

@@ -14,13 +14,15 @@ import numpy as np
 from fader.errors import FaderError, MissingWeights
 from fader.evaluation import metrics
 from fader.model import images as sources
-from fader.model.fitting import fitted
+from fader.model.defects import Defects, Masks, read
+from fader.model.fitting import Fitted, Start, fitted, started
 from fader.model.images import Pictures, Source
-from fader.model.settings import Plan, known, plan
-from fader.model.system import System
+from fader.model.settings import MASKED, Plan, known, plan
 from fader.model.trainings import TooShort, told
+from fader.model.wording import options_named
 from fader.training.loop import Diverged
 
+DEFECTS, PIXELS = "defects", "their pixels"  # columns
 LEAST = 0.1  # share of its steps that a detector must get, or it is left out
 
 
@@ -56,6 +58,8 @@ class Candidate:
         nothing was chosen.
     defects_auroc : image AUROC of all held-out normals against the defective images that were
         given; None where none were.
+    defects_pixel_auroc : pixel AUROC of the same normals and of the defective images that have a
+        mask; None where none has.
     trained : share of the preset's steps that it was trained for; None where it is not trained.
     fit_seconds, milliseconds_per_image, parameters : what it costs.
     """
@@ -65,6 +69,7 @@ class Candidate:
     image_auroc: float
     pixel_auroc: float
     defects_auroc: float | None
+    defects_pixel_auroc: float | None
     trained: float | None
     fit_seconds: float
     milliseconds_per_image: float
@@ -79,12 +84,15 @@ class Ranking:
     ----------
     by : ``defects_auroc``, or ``image_auroc``, of validation.
     trust : of a ranking by validation; None of one by defects.
+    defects, masked : numbers of defective images given, and of those with a mask.
     """
 
     candidates: tuple[Candidate, ...]
     left_out: dict[str, str]
     by: str
     trust: Trust | None
+    defects: int
+    masked: int
 
     def plain(self) -> dict[str, Any]:
         """As JSON."""
@@ -92,9 +100,20 @@ class Ranking:
 
     def lines(self) -> Iterator[str]:
         """The ranking as text, a line each."""
-        head = ("detector", "validation", "pixel", "defects", "trained", "fit", "an image", "M")
+        head = (
+            "detector",
+            "validation",
+            "pixel",
+            DEFECTS,
+            PIXELS,
+            "trained",
+            "fit",
+            "an image",
+            "M",
+        )
         rows = [head, *map(_cells, self.candidates)]
-        shown = [i for i in range(len(head)) if head[i] != "defects" or self.trust is None]
+        there = {DEFECTS: self.defects, PIXELS: self.masked}
+        shown = [i for i in range(len(head)) if there.get(head[i], 1)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
         for row in rows:
             yield "  ".join(
@@ -106,7 +125,11 @@ class Ranking:
             yield "ranked by validation image AUROC: held-out normals against synthetic defects"
             yield str(self.trust)
         else:
-            yield "ranked by image AUROC of held-out normals against the defects given"
+            also = f", then by pixel AUROC on the {self.masked} with a mask" * bool(self.masked)
+            yield (
+                "ranked by image AUROC of held-out normals against the defects given"
+                f" ({self.defects}){also}"
+            )
 
 
 def _cells(one: Candidate) -> tuple[str, ...]:
@@ -115,6 +138,7 @@ def _cells(one: Candidate) -> tuple[str, ...]:
         f"{one.image_auroc:.3f}",
         f"{one.pixel_auroc:.3f}",
         "–" if one.defects_auroc is None else f"{one.defects_auroc:.3f}",
+        "–" if one.defects_pixel_auroc is None else f"{one.defects_pixel_auroc:.3f}",
         "–" if one.trained is None else f"{one.trained:.0%}",
         f"{one.fit_seconds:.0f} s",
         f"{one.milliseconds_per_image:.0f} ms",
@@ -127,6 +151,7 @@ def choose(
     *,
     minutes: float | None = None,
     defects: Source | None = None,
+    masks: Masks | None = None,
     detectors: list[str] | None = None,
     preset: str | Path = "real",
     size: int | None = None,
@@ -136,45 +161,72 @@ def choose(
 ) -> Ranking:
     """Fit the detectors of a preset, EAR and FADeR, and rank them.
 
-    Those that are not trained come first. Each may take an equal part of the
-    time that is left; its training is cut down to that, and one that would get less than a tenth of
-    its steps is left out.
+    Those that are not trained come first. Each may take an equal part of the time that is left; its
+    training is cut down to that, and one that would get less than a tenth of its steps is left out.
+    FADeR is built on EAR: the two take their parts together, EAR is trained once, and both are cut
+    down alike. ``fit_seconds`` of FADeR are nevertheless those of a fit of its own.
 
     Parameters
     ----------
     images : normal ones: a folder, files, or arrays (N, H, W, 3) uint8 RGB, N ≥ 6.
     minutes : for all; None takes the time that the preset's lengths need.
     defects : a few defective images, to rank by instead of by synthetic defects.
+    masks : of defects, white = defective: a folder or files, called as their images or that and
+        ``_mask``, ``_gt``, ``_seg`` or ``_label``; or an array (H, W) or None for each. They give
+        pixel AUROC, which ranks detectors of equal image AUROC. An image without a mask counts in
+        image AUROC alone.
     detectors : which ones; None takes all.
     preset, size, seed, white, progress : as for ``fader.Model``.
 
     Raises
     ------
-    FaderError : as ``fader.fit``; or no detector is left.
+    FaderError : as ``fader.fit``; masks without defects, or as ``fader.model.defects.read``; or no
+        detector is left.
     """
     began = time.perf_counter()
+    if minutes is not None and minutes <= 0:
+        raise FaderError(f"minutes: {minutes:g}; give more than 0")
+    if masks is not None and defects is None:
+        raise FaderError("masks: of which images? give --defects as well")
     plans = _plans(preset, detectors, size, seed, white)
     sides = sorted({side for each in plans for side in each.sides})
-    pictures = sources.read(sources.find(images), sides, white)
-    stated = pictures.white.value if pictures.white else None
-    bad = None if defects is None else sources.read(sources.find(defects), sides, stated)
+    with options_named():
+        pictures = sources.read(sources.find(images), sides, white)
+        stated = pictures.white.value if pictures.white else None
+        bad = None
+        if defects is not None:
+            sizes = {each.config.image.size for each in plans}
+            bad = read(defects, masks, sides, sizes, stated)
     candidates: list[Candidate] = []
     left_out: dict[str, str] = {}
-    with told(silent=not progress), tempfile.TemporaryDirectory() as work:
-        for number, each in enumerate(plans):
+    left = len(plans)
+    with told(silent=not progress), options_named(), tempfile.TemporaryDirectory() as work:
+        for group in _groups(plans):
             share = None
             if minutes is not None:
-                share = (minutes - (time.perf_counter() - began) / 60) / (len(plans) - number)
-            try:
-                candidates.append(_candidate(each, pictures, bad, Path(work), share))
-            except (Diverged, MissingWeights, TooShort) as error:
-                left_out[each.label] = str(error)
+                spent = (time.perf_counter() - began) / 60
+                share = (minutes - spent) * len(group) / left
+            left -= len(group)
+            for label, found in _candidates(group, pictures, bad, Path(work), share):
+                if isinstance(found, Candidate):
+                    candidates.append(found)
+                else:
+                    left_out[label] = found
     if not candidates:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise FaderError(f"no detector is left to choose from ({reasons})")
-    by = "image_auroc" if bad is None else "defects_auroc"
-    candidates.sort(key=lambda one: (-getattr(one, by), -one.pixel_auroc))
-    return Ranking(tuple(candidates), left_out, by, TRUST if bad is None else None)
+    if bad is None:
+        candidates.sort(key=lambda one: (-one.image_auroc, -one.pixel_auroc))
+        return Ranking(tuple(candidates), left_out, "image_auroc", TRUST, 0, 0)
+    candidates.sort(key=by_defects)
+    counted = len(bad), len(bad.masked)
+    return Ranking(tuple(candidates), left_out, "defects_auroc", None, *counted)
+
+
+def by_defects(one: Candidate) -> tuple[float, ...]:
+    """What sorts candidates by the defects given, the best first."""
+    values = (one.defects_auroc, one.defects_pixel_auroc, one.pixel_auroc)
+    return tuple(-value for value in values if value is not None)
 
 
 def _plans(
@@ -184,25 +236,52 @@ def _plans(
     seed: int | None,
     white: float | None,
 ) -> list[Plan]:
-    """A plan a detector, those first that are not trained."""
-    if names is None:
-        names = known(preset)
-    plans = [plan(preset, detector=n, size=size, seed=seed, white=white) for n in names]
-    return sorted(plans, key=lambda each: each.trained)
+    """A plan a detector."""
+    names = known(preset) if names is None else list(dict.fromkeys(names))
+    return [plan(preset, detector=n, size=size, seed=seed, white=white) for n in names]
 
 
-def _candidate(
-    given: Plan, pictures: Pictures, bad: Pictures | None, work: Path, minutes: float | None
-) -> Candidate:
-    """A detector fitted in at most ``minutes``, and judged."""
-    print(f"{given.label} …", flush=True)
-    result = fitted(pictures, given, work / given.detector, _nothing, minutes, LEAST)
+def _groups(plans: list[Plan]) -> list[list[Plan]]:
+    """Plans that are fitted together, those first that are not trained. FADeR is built on EAR: the
+    two have one configuration, and EAR is trained once for both."""
+    masked = sorted((p for p in plans if p.detector in MASKED), key=lambda p: p.detector)
+    alone = [[p] for p in plans if p.detector not in MASKED]
+    return sorted(filter(None, [*alone, masked]), key=lambda group: group[0].trained)
+
+
+def _candidates(
+    group: list[Plan], pictures: Pictures, bad: Defects | None, work: Path, minutes: float | None
+) -> Iterator[tuple[str, Candidate | str]]:
+    """Labels of the detectors of a group, each with what was found, or why it is left out.
+
+    The group takes at most ``minutes``: its last plan says how long that is, for the trainings of
+    the others are among its own. What cannot be fitted leaves out those that are built on it.
+    """
+    last = group[-1]
+    start: Start | None = None
+    former: Fitted | None = None
+    for number, each in enumerate(group):
+        print(f"{each.label} …", flush=True)
+        try:
+            if start is None:
+                start = started(pictures, last, work / last.detector, _nothing, minutes, LEAST)
+            former = fitted(start.of(each.detector), _nothing, former)
+        except (Diverged, MissingWeights, TooShort) as error:
+            yield from ((missing.label, str(error)) for missing in group[number:])
+            return
+        yield each.label, _candidate(each, former, bad)
+
+
+def _candidate(given: Plan, result: Fitted, bad: Defects | None) -> Candidate:
+    """What is said of a fitted detector."""
+    image, pixel = (None, None) if bad is None else _against(result, bad)
     return Candidate(
         detector=given.detector,
         label=given.label,
         image_auroc=result.validation["image_auroc"],
         pixel_auroc=result.validation["pixel_auroc"],
-        defects_auroc=None if bad is None else _against(result.system, result.held_out, bad),
+        defects_auroc=image,
+        defects_pixel_auroc=pixel,
         trained=result.share if given.trained else None,
         fit_seconds=round(result.seconds, 2),
         milliseconds_per_image=round(result.milliseconds, 2),
@@ -214,7 +293,16 @@ def _nothing(line: str) -> None:
     """What is said of a single fit is not said of many."""
 
 
-def _against(system: System, normal: np.ndarray, bad: Pictures) -> float:
-    defective = system.scores(bad.pixels).images.numpy()
-    labels = np.repeat([0, 1], [len(normal), len(defective)])
-    return metrics.auroc(np.concatenate([normal, defective]), labels)
+def _against(result: Fitted, bad: Defects) -> tuple[float, float | None]:
+    """Image AUROC of held-out normals against defects, and pixel AUROC of those with a mask."""
+    system, data = result.system, result.data
+    defective = system.scores(bad.pixels)
+    labels = np.repeat([0, 1], [len(result.held_out), len(bad)])
+    image = metrics.auroc(np.concatenate([result.held_out, defective.images.numpy()]), labels)
+    if not len(bad.masked):
+        return image, None
+    normal = system.scores({side: pixels[data.out] for side, pixels in data.pixels.items()})
+    pixels = metrics.PixelHistogram()
+    pixels.update(normal.maps.numpy(), np.zeros(normal.maps.shape, np.uint8))
+    pixels.update(defective.maps[bad.masked].numpy(), bad.truth[system.config.image.size].numpy())
+    return image, pixels.auroc()

@@ -90,6 +90,10 @@ def choose(
     defects: Annotated[
         Path | None, typer.Option("--defects", help="Folder of a few bad images, to rank by.")
     ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option("--masks", help="Folder of their masks, NAME_mask.png of NAME.png."),
+    ] = None,
     detector: Annotated[
         list[str] | None, typer.Option("--detector", help="One to try; repeat it; all otherwise.")
     ] = None,
@@ -106,6 +110,7 @@ def choose(
         images,
         minutes=minutes,
         defects=defects,
+        masks=masks,
         detectors=detector or None,
         preset=preset,
         size=size,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from fader.data.layout import listed
 from fader.detectors import Scores
 from fader.evaluation import selection
 from fader.evaluation.decision import AlarmLimit, alarm_limit
+from fader.maskers import Masker
 from fader.model.images import Pictures
 from fader.model.settings import Plan
 from fader.model.system import Data, Learning, System, divided
 from fader.model.trainings import Clock, TooShort, cut, runs_of
+from fader.runtime import Machine
 
 OUTLYING = 3.5  # modified z-score beyond which an image is suspected
 SUSPECTS = 5  # of these, at most
@@ -44,7 +46,6 @@ class Fitted:
     Parameters
     ----------
     system : it.
-    steps : optimiser steps of each training.
     share : of the steps in the preset that the trainings have got.
     validation : ``image_auroc`` and ``pixel_auroc`` on the fold on which nothing was chosen.
     limit : the threshold of image scores, on the held-out normals of both folds.
@@ -53,12 +54,12 @@ class Fitted:
     suspects : given images that look least like the rest.
     data : how the images were split.
     held_out : image scores (k,) of the held-out normals, in the order of ``data.out``.
-    seconds : that fitting took.
+    training : seconds that the trainings took, of FADeR EAR's among them.
+    seconds : that fitting took, all in all.
     milliseconds : of an image, scored in batches of ``score.batch``.
     """
 
     system: System
-    steps: Mapping[str, int]
     share: float
     validation: Mapping[str, float]
     limit: AlarmLimit
@@ -67,6 +68,7 @@ class Fitted:
     suspects: tuple[Suspect, ...]
     data: Data
     held_out: np.ndarray
+    training: float
     seconds: float
     milliseconds: float
 
@@ -89,7 +91,7 @@ class Fitted:
         """What is kept in a file, without what differs between equal fits."""
         return {
             "chosen": self.system.chosen,
-            "steps": dict(self.steps),
+            "steps": self.system.steps,
             "validation": {**self.validation, "warning": self.warning},
             "threshold": asdict(self.limit),
             "map": {"low": self.map_low, "limit": self.map_limit},
@@ -97,29 +99,61 @@ class Fitted:
         }
 
 
-def fitted(
+@dataclass(frozen=True)
+class Start:
+    """What a fit starts from.
+
+    Parameters
+    ----------
+    plan : cut down to the minutes that there are.
+    share : of the steps in the preset that this leaves.
+    machine, data, learning : where, on what, and with the masks of which ``masker``, if any.
+    pictures : the images.
+    work : folder of checkpoints.
+    seconds : that it took to get here.
+    """
+
+    plan: Plan
+    share: float
+    machine: Machine
+    data: Data
+    learning: Learning
+    masker: Masker | None
+    pictures: Pictures
+    work: Path
+    seconds: float
+
+    def of(self, detector: str) -> Start:
+        """That of EAR where this is FADeR's, or the other way: their configurations are one."""
+        return replace(self, plan=replace(self.plan, detector=detector))
+
+    def system(self) -> System:
+        """What is to be fitted."""
+        return System(self.plan, self.machine, self.masker)
+
+
+def started(
     pictures: Pictures,
     plan: Plan,
     work: Path,
     tell: Tell,
     minutes: float | None,
     least: float = 0.0,
-) -> Fitted:
-    """Fit what a plan says on images at its sides.
+) -> Start:
+    """Divide images, make their masks, and cut the plan down to the time.
 
     Parameters
     ----------
     work : folder of checkpoints and of a plan that was cut down to ``minutes``; a fit that was
         killed goes on from there.
     tell : receives a line a stage.
-    minutes : that it may take, or None; trainings are cut down to what fits.
+    minutes : that the whole fit may take, or None; trainings are cut down to what fits.
     least : share of the steps without which there is no use in it.
 
     Raises
     ------
     FaderError : too few images.
     TooShort : too few minutes.
-    Diverged : a training's loss is not finite.
     """
     began = time.perf_counter()
     machine = runtime.start(plan.config.runtime)
@@ -135,16 +169,35 @@ def fitted(
             raise TooShort(f"{share:.1%} of its training fit into {minutes:.1f} minutes")
         if share < 1:
             tell(f"{share:.1%} of the preset's training fit into {minutes:g} minutes")
-        system = System(plan, machine)
-    runs = runs_of(plan, work, pictures.digest, machine)
-    steps = system.fit(learning, runs)
+    taken = time.perf_counter() - began
+    return Start(plan, share, machine, data, learning, system.masker, pictures, work, taken)
+
+
+def fitted(start: Start, tell: Tell, ear: Fitted | None = None) -> Fitted:
+    """Fit what a plan says, and judge it.
+
+    Parameters
+    ----------
+    tell : receives a line a stage.
+    ear : EAR fitted from the same start, for FADeR to build on; None fits one.
+
+    Raises
+    ------
+    Diverged : a training's loss is not finite.
+    """
+    began = time.perf_counter()
+    system, data, learning = start.system(), start.data, start.learning
+    runs = runs_of(start.plan, start.work, start.pictures.digest, start.machine)
+    system.fit(learning, runs, None if ear is None else ear.system)
+    training = time.perf_counter() - began + (0.0 if ear is None else ear.training)
     tell("scoring what was held out")
+    judging = time.perf_counter()
     found = judged(system, data, learning)
-    suspects = _suspects(system, data, learning, found["normals"], pictures.names, work)
+    names = start.pictures.names
+    suspects = _suspects(system, data, learning, found["normals"], names, start.work)
     return Fitted(
         system=system,
-        steps=steps,
-        share=share,
+        share=start.share,
         validation=found["validation"],
         limit=found["limit"],
         map_low=found["low"],
@@ -152,7 +205,8 @@ def fitted(
         suspects=suspects,
         data=data,
         held_out=found["normals"],
-        seconds=time.perf_counter() - began,
+        training=training,
+        seconds=start.seconds + training + time.perf_counter() - judging,
         milliseconds=found["milliseconds"],
     )
 

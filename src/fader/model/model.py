@@ -21,12 +21,13 @@ from fader.errors import FaderError
 from fader.files import shown
 from fader.model import images as sources
 from fader.model import store
-from fader.model.fitting import Fitted, fitted, removed, said
+from fader.model.fitting import Fitted, fitted, removed, said, started
 from fader.model.images import Found, Item, Sizes, Source
 from fader.model.predictions import Prediction, Predictions, Unread
 from fader.model.settings import plan
 from fader.model.system import System
 from fader.model.trainings import told
+from fader.model.wording import options_named, worded
 
 
 class NotFittedError(FaderError, AttributeError):
@@ -115,11 +116,12 @@ class Model:
         say = self._say
         found = sources.find(images)
         say(str(found))
-        pictures = sources.read(found, self.plan.sides, self.plan.white)
+        with options_named():
+            pictures = sources.read(found, self.plan.sides, self.plan.white)
         for line in pictures.remarks():
             say(line)
-        with _work(out) as work, told(silent=not self.progress):
-            result = fitted(pictures, self.plan, work, say, self.minutes)
+        with _work(out) as work, told(silent=not self.progress), options_named():
+            result = fitted(started(pictures, self.plan, work, say, self.minutes), say)
             self.plan, self._system = result.system.plan, result.system
             self._facts = _facts(result, pictures)
             for line in said(result):
@@ -203,7 +205,7 @@ class Model:
             try:
                 return sources.decoded(found.items[index], sides, level)
             except FaderError as error:
-                return str(error)
+                return worded(str(error))
 
         names = found.names
         every = range(len(found))
@@ -239,7 +241,8 @@ class Model:
     def opened(self, item: Item) -> Image.Image:
         """An image as the model's images are read: upright, RGB of 8 bits."""
         white = self.facts["images"]["white"]
-        return sources.opened(item, White(white) if white else None)
+        with options_named():
+            return sources.opened(item, White(white) if white else None)
 
     # What is kept.
 

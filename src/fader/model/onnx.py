@@ -38,6 +38,7 @@ from fader.maskers.threshold import check, masked
 from fader.runtime import Machine
 
 OPSET = 20
+SUFFIX = ".onnx"
 UNIT = 1 << 22  # what Pillow's filter coefficients are whole multiples of: 1 / UNIT
 FP32 = Machine(torch.device("cpu"), "fp32")
 
@@ -205,7 +206,7 @@ def export(
     Parameters
     ----------
     masker, detector, size, rule, level : as for ``Graph``.
-    path : of the file, ``NAME.onnx``.
+    path : of the file, ``NAME.onnx``; one that is there is replaced.
     parts : write also ``NAME.masker.onnx``, from ``images`` to ``mask`` (batch, S, S) bool, True =
         suspected defect; and ``NAME.network.onnx``, from ``images`` and ``mask`` to the same
         outputs. Run one after the other, they are the whole.
@@ -217,11 +218,13 @@ def export(
 
     Raises
     ------
-    FaderError : as for ``Graph``; parts of a detector without a masker; a detector that has no
-        graph, for its computation depends on values or on the number of images; or a file that
-        cannot be written.
+    FaderError : as for ``Graph``; another suffix; parts of a detector without a masker; a detector
+        that has no graph, for its computation depends on values or on the number of images; or a
+        file that cannot be written.
     """
     path = Path(path)
+    if path.suffix != SUFFIX:
+        raise FaderError(f"{shown(path)}: no name of an ONNX file; call it NAME{SUFFIX}")
     if parts and masker is None:
         raise FaderError(f"{shown(path)}: no parts, for the model has no masker; leave them out")
     graph = Graph(masker, detector, size=size, rule=rule, level=level).eval().requires_grad_(False)
@@ -250,7 +253,7 @@ def export(
 
 
 def _part(path: Path, name: str) -> Path:
-    return path.with_name(f"{path.name.removesuffix('.onnx')}.{name}.onnx")
+    return path.with_name(f"{path.stem}.{name}{SUFFIX}")
 
 
 class _File:

@@ -12,6 +12,7 @@ import yaml
 
 from fader.config import Attention, Config, parse
 from fader.config.base import Fraction, Length, Section
+from fader.config.files import preset_file
 from fader.config.syntax import plain
 from fader.errors import FaderError, near
 from fader.files import refusal, shown
@@ -133,6 +134,9 @@ def plan(
         raise FaderError(
             f"{source}: no detector {name!r} (there are: {', '.join(names)}){near(name, names)}"
         )
+    options = {"size": size, "steps": steps, "epochs": epochs, "seed": seed, "white": white}
+    given = ", ".join(f"--{key} {each:g}" for key, each in options.items() if each is not None)
+    source = f"{source} with {given}" if given else source
     changed = _cut_down(whole, name, white)
     changed["seeds"] = [seed if seed is not None else whole.seeds[0]]
     _resize(changed, name, size)
@@ -155,11 +159,7 @@ def _read(preset: str | Path) -> tuple[dict[str, Any], str]:
     path = Path(preset)
     built_in = path.suffix not in (".yaml", ".yml") and len(path.parts) == 1
     if built_in:
-        path = PRESETS / f"{preset}.yaml"
-        if not path.is_file():
-            known = sorted(found.stem for found in PRESETS.glob("*.yaml"))
-            there = ", ".join(known) or "none beside this installation; give a file, NAME.yaml"
-            raise FaderError(f"no preset {str(preset)!r} (there are: {there}){near(preset, known)}")
+        path = preset_file(str(preset), PRESETS)
     try:
         values = plain(path.read_bytes())
     except OSError as error:
@@ -180,7 +180,7 @@ def _cut_down(whole: Config, name: str, white: float | None) -> dict[str, Any]:
     values |= {
         "run": "model",
         "categories": {"mine-images": {"dataset": "mine", "category": "images"}},
-        "datasets": {"mine": IMAGES | {"white": white or former.get("white")}},
+        "datasets": {"mine": IMAGES | {"white": former.get("white") if white is None else white}},
         "variants": {},
         "detectors": {} if name in MASKED else {name: values["detectors"][name]},
     }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,7 @@ from typing import Any
 from torch import Tensor
 
 from fader.errors import FaderError
-from fader.files import digest, file_sha256, refusal, shown
+from fader.files import digest, file_sha256, refusal, running, shown
 from fader.model import card
 from fader.model.settings import Plan
 from fader.vision import backbones
@@ -56,7 +57,8 @@ def check_free(folder: Path) -> None:
 
 
 def write(folder: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any], plan: Plan) -> None:
-    """Write a model as a new directory, whole or not at all.
+    """Write a model as a new directory, whole or not at all. What a killed process left of an
+    earlier attempt is removed.
 
     Raises
     ------
@@ -68,7 +70,8 @@ def write(folder: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any], p
     partial: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        _clear(folder)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.{os.getpid()}."))
         save_file(dict(state), partial / WEIGHTS)
         (partial / CONFIG).write_text(plan.text(), encoding="utf-8")
         files = {name: file_sha256(partial / name) for name in (WEIGHTS, CONFIG)}
@@ -87,6 +90,19 @@ def write(folder: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any], p
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _clear(folder: Path) -> None:
+    """Remove unfinished models of this name whose process has ended, and nothing else: they lie in
+    ``.NAME.PROCESS.RANDOM`` and hold files of a model alone."""
+    ours = re.compile(rf"\.{re.escape(folder.name)}\.(\d+)\.\w{{8}}")
+    for path in list(folder.parent.iterdir()):
+        process = ours.fullmatch(path.name)
+        if process is None or running(int(process[1])) or path.is_symlink() or not path.is_dir():
+            continue
+        files = {WEIGHTS, FACTS, CONFIG, CARD}
+        if os.access(path, os.R_OK) and all(each.name in files for each in path.iterdir()):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Fitting composes what the steps of a run compose, function by function, with the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -118,23 +118,29 @@ class System:
     ----------
     plan : which one, and its settings.
     machine : device and precision.
+    masker : the plan's, where it has been loaded already.
 
     Attributes
     ----------
     detector : as fitted or loaded; None before.
     chosen : what was chosen label-free, ``mosaic``, ``lr`` and ``schedule``.
+    steps : optimiser steps of each training that ``fit`` has done.
     """
 
-    def __init__(self, plan: Plan, machine: Machine) -> None:
+    def __init__(self, plan: Plan, machine: Machine, masker: maskers.Masker | None = None) -> None:
         self.plan, self.config, self.machine = plan, plan.config, machine
+        self._loaded = masker
         self.detector: Detector | None = None
         self.chosen: dict[str, Any] = {}
+        self.steps: dict[str, int] = {}
 
     @cached_property
     def masker(self) -> maskers.Masker | None:
         """The base masker; None where the detector works without."""
         if self.plan.detector not in MASKED:
             return None
+        if self._loaded is not None:
+            return self._loaded
         base = self.config.masks.base
         place = maskers.Context("images", self.machine, self.config.weights_folder)
         return maskers.create(base, self.config.masks.settings(base), place)
@@ -178,32 +184,29 @@ class System:
 
     # Fitting.
 
-    def fit(self, learning: Learning, runs: Runs) -> dict[str, int]:
+    def fit(self, learning: Learning, runs: Runs, ear: System | None = None) -> None:
         """Learn from the fitted normals, and choose on the fold ``held``.
 
-        Returns
-        -------
-        Optimiser steps of each training.
+        Parameters
+        ----------
+        ear : EAR with the same settings, fitted on the same, for FADeR to build on; None fits one.
 
         Raises
         ------
         Diverged : a loss is not finite.
         """
         name = self.plan.detector
-        if name not in MASKED:
+        if name == "ear":
+            self._fit_ear(learning, runs("ear"))
+        elif name == "fader":
+            if ear is None:
+                ear = System(replace(self.plan, detector="ear"), self.machine)
+                ear.fit(learning, runs)
+            self._fit_fader(ear, learning, runs("fader"))
+        else:
             detector = self._create()
-            history = detector.fit(learning.fitted, runs(f"detector/{name}"))
+            self.steps = _steps(detector.fit(learning.fitted, runs(f"detector/{name}")))
             self.detector, self.chosen = detector.requires_grad_(False), {}
-            return _steps(history)
-        fresh = self._ear()
-        lengths = _steps(fresh.fit(learning.fitted, runs("ear")))
-        state, chosen = _named("ear", fresh.state()), {"mosaic": self.config.ear.scales[0]}
-        ear = self._ear(state, chosen["mosaic"])
-        chosen["mosaic"] = ear.scale = self._mosaic(ear, learning.folds["held"])
-        if name == "fader":
-            lengths |= self._fit_fader(ear, learning, runs("fader"), state, chosen)
-        self.load(state, chosen)
-        return lengths
 
     def train(self, section: str, images: Images, runs: Runs) -> None:
         """One training alone, chosen nothing, kept nothing: for its time.
@@ -231,6 +234,13 @@ class System:
             ear.load(_below("ear", state))
         return ear
 
+    def _fit_ear(self, learning: Learning, run: Run) -> None:
+        fresh, first = self._ear(), self.config.ear.scales[0]
+        self.steps = _steps(fresh.fit(learning.fitted, run))
+        state = _named("ear", fresh.state())
+        scale = self._mosaic(self._ear(state, first), learning.folds["held"])
+        self.load(state, {"mosaic": scale})
+
     def _mosaic(self, ear: Ear, held: Examples) -> int:
         """m*: the largest scale that ties with the best on the fold ``held``, or as told."""
         if self.config.mosaic.policy == "fixed":
@@ -241,17 +251,11 @@ class System:
             found[scale] = held.evidence(ear)
         return self._choose(found).chosen
 
-    def _fit_fader(
-        self,
-        ear: Ear,
-        learning: Learning,
-        run: Run,
-        state: dict[str, Tensor],
-        chosen: dict[str, Any],
-    ) -> dict[str, int]:
-        """Train FADeR over its grid; adds the label-free pick to ``state`` and ``chosen``."""
+    def _fit_fader(self, ear: System, learning: Learning, run: Run) -> None:
+        """Train FADeR over its grid, and take the label-free pick."""
+        assert isinstance(ear.detector, Ear)
         outcomes = search(
-            ear,
+            ear.detector,
             self.config.fader,
             PROPOSED,
             grid(self.config.fader),
@@ -262,9 +266,9 @@ class System:
         )
         choice = self._choose({o.point: o.validation for o in outcomes})
         best = next(outcome for outcome in outcomes if outcome.point == choice.chosen)
-        state |= _named("fader", best.state)
-        chosen |= {"lr": best.point.lr, "schedule": best.point.schedule}
-        return _steps({"fader": best.history})
+        self.steps = ear.steps | _steps({"fader": best.history})
+        picked = {"lr": best.point.lr, "schedule": best.point.schedule}
+        self.load(ear.state() | _named("fader", best.state), ear.chosen | picked)
 
     def _choose(self, found: Mapping[Any, selection.Evidence]) -> selection.Choice[Any]:
         settings, seed = self.config.validation, seed_of(self.plan, "ties")
@@ -328,10 +332,12 @@ class System:
 
     @property
     def parameters(self) -> int:
-        """Numbers in all networks, pretrained ones included."""
+        """All that inference needs, pretrained networks included, as ``fader.evaluation.cost`` has
+        it: of a memory its rows as well."""
         assert self.detector is not None
+        own = self.detector.children() if self.detector.frozen else (self.detector,)
         frozen = () if self.masker is None else self.masker.frozen
-        return cost.parameters((self.detector, *frozen))
+        return cost.parameters((*own, *frozen))
 
 
 def _named(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,193 @@
+"""A few defective images of the user's own, and masks of those that have one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fader.data import decode
+from fader.data.decode import Picture
+from fader.data.layout import nfc
+from fader.data.masks import check_typical
+from fader.data.mvtec import MASK_SUFFIXES
+from fader.data.pack import marked
+from fader.errors import FaderError
+from fader.files import shown
+from fader.model import images as sources
+from fader.model.images import Found, Item, Source
+
+Masks = Source | Sequence[np.ndarray | None]
+
+
+@dataclass(frozen=True)
+class Defects:
+    """Defective images.
+
+    Parameters
+    ----------
+    pixels : side → (N, 3, side, side) uint8.
+    masked : (k,) int64, rows of those with a mask.
+    truth : size → (k, size, size) uint8 0/1, their defective pixels.
+    """
+
+    pixels: dict[int, Tensor]
+    masked: Tensor
+    truth: dict[int, Tensor]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.pixels.values())))
+
+
+def read(
+    defects: Source,
+    masks: Masks | None,
+    sides: Sequence[int],
+    sizes: Collection[int],
+    white: float | None,
+) -> Defects:
+    """Decode defective images at ``sides``, and masks at ``sizes``.
+
+    Parameters
+    ----------
+    masks : a folder or files, each at its image's place below the folder, or directly in it, and
+        called as its image or that and ``_mask``, ``_gt``, ``_seg`` or ``_label``; or an array (H,
+        W) or None for each image. An image may go without. None: all do.
+
+    Raises
+    ------
+    FaderError : as ``fader.model.images``; a mask has no image or two, an image two masks; or as
+        ``fader.data.pack.marked``.
+    """
+    found = sources.find(defects)
+    of_rows: Mapping[int, Path | np.ndarray] = {}
+    if masks is not None:
+        found, of_rows = _matched(found, masks)
+    _check_beside(found)
+    pixels = sources.read(found, sides, white).pixels
+    rows = sorted(of_rows)
+    truth = {size: np.zeros((len(rows), size, size), np.uint8) for size in sizes}
+
+    def one(number: int) -> float:
+        row = rows[number]
+        image, mask = (_picture(each, row) for each in (found.items[row], of_rows[row]))
+        for size, kept in truth.items():
+            kept[number], share = marked(mask, image, size)
+        return share
+
+    check_typical(decode.each(one, range(len(rows))), inverted=False, folder="masks")
+    for size, kept in truth.items():
+        if rows and not kept.any():
+            raise FaderError(f"masks: no defect is left of them at {size} x {size}; raise --size")
+    tensors = {size: torch.from_numpy(kept) for size, kept in truth.items()}
+    return Defects(pixels, torch.tensor(rows, dtype=torch.int64), tensors)
+
+
+def _picture(item: Item, row: int) -> Picture:
+    if isinstance(item, Path):
+        return decode.read(item)
+    return Picture(Path(f"number {row}"), Image.fromarray(item), "PNG", 1, False)
+
+
+def _matched(found: Found, masks: Masks) -> tuple[Found, Mapping[int, Path | np.ndarray]]:
+    """Images that are not themselves masks, and row → mask."""
+    arrays = None if isinstance(masks, str | Path) else [*masks]
+    if arrays is not None and any(isinstance(each, np.ndarray) for each in arrays):
+        return found, _of_arrays(len(found), arrays)
+    there = sources.find(masks)  # type: ignore[arg-type]  # no arrays
+    files = {item for item in there.items if isinstance(item, Path)}
+    rows = [row for row, item in enumerate(found.items) if not _is_in(item, files)]
+    if not rows:
+        raise FaderError("defects: all of them are masks; give the masks a folder of their own")
+    items = tuple(found.items[row] for row in rows)
+    found = replace(found, items=items, places=tuple(found.places[row] for row in rows))
+    return found, _of_files(found, there)
+
+
+def _is_in(item: Item, files: Collection[Path]) -> bool:
+    return isinstance(item, Path) and item in files
+
+
+def _of_arrays(count: int, masks: Sequence[object]) -> dict[int, np.ndarray]:
+    """Row → mask of the rows that have one."""
+    if len(masks) != count:
+        raise FaderError(f"masks: {len(masks)} for {count} defects; give one for each, or None")
+    of_rows = {}
+    for row, mask in enumerate(masks):
+        if mask is None:
+            continue
+        if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype not in (bool, np.uint8):
+            raise FaderError(f"masks: number {row} is no array (H, W), bool or uint8; give one")
+        of_rows[row] = mask.astype(np.uint8)
+    return of_rows
+
+
+def _of_files(found: Found, masks: Found) -> dict[int, Path]:
+    """As ``_of_arrays``, by names: those of ``fader.data.mvtec``."""
+    there: dict[tuple[tuple[str, ...], str], list[Path]] = defaultdict(list)
+    for item, place in zip(masks.items, masks.places, strict=True):
+        assert isinstance(item, Path)
+        there[_folders(place), "".join(_split(place))].append(item)
+    of_rows: dict[int, Path] = {}
+    rows: dict[Path, int] = {}
+    for row, place in enumerate(found.places):
+        names = [nfc(place.stem) + suffix for suffix in ("", *MASK_SUFFIXES)]
+        own, flat = (
+            [mask for name in names for mask in there[folders, name]]
+            for folders in (_folders(place), ())
+        )
+        candidates = own or flat
+        if len(candidates) > 1:
+            first, second = map(shown, candidates[:2])
+            raise FaderError(
+                f"{found.names[row]}: two masks, {first} and {second}; remove the one that is not"
+                " meant"
+            )
+        for mask in candidates:
+            other = rows.setdefault(mask, row)
+            if other != row:
+                raise FaderError(
+                    f"{shown(mask)}: one mask for two images, {found.names[other]} and"
+                    f" {found.names[row]}; give each its own, at the image's place below the folder"
+                    " of masks"
+                )
+            of_rows[row] = mask
+    for item in masks.items:
+        if item not in rows:
+            raise FaderError(
+                f"{shown(item)}: mask without an image among the defects; correct its name or"  # type: ignore[arg-type]  # a path
+                " remove it"
+            )
+    return of_rows
+
+
+def _check_beside(found: Found) -> None:
+    """FaderError where an image is called as the mask of another one beside it."""
+    names = {(place.parent, nfc(place.stem)): place for place in found.places}
+    for place in found.places:
+        stem, suffix = _split(place)
+        if suffix and (place.parent, stem) in names:
+            image = shown(names[place.parent, stem].name)
+            raise FaderError(
+                f"{shown(place)}: called as a mask of {image} beside it; give the masks a folder of"
+                " their own, by --masks"
+            )
+
+
+def _folders(place: Path) -> tuple[str, ...]:
+    return tuple(map(nfc, place.parts[:-1]))
+
+
+def _split(place: Path) -> tuple[str, str]:
+    """Stem of a file, and the end of it that marks masks, or nothing."""
+    stem = nfc(place.stem)
+    for suffix in MASK_SUFFIXES:
+        if stem.casefold().endswith(suffix):
+            return stem[: -len(suffix)], suffix
+    return stem, ""
