@@ -265,7 +265,7 @@ def _candidates(
         try:
             if start is None:
                 start = started(pictures, last, work / last.detector, _nothing, minutes, LEAST)
-            former = fitted(start.of(each.detector), _nothing, former)
+            former = fitted(start.of(each.detector), _nothing, former, suspects=False)
         except (Diverged, MissingWeights, TooShort) as error:
             yield from ((missing.label, str(error)) for missing in group[number:])
             return

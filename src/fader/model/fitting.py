@@ -173,13 +173,14 @@ def started(
     return Start(plan, share, machine, data, learning, system.masker, pictures, work, taken)
 
 
-def fitted(start: Start, tell: Tell, ear: Fitted | None = None) -> Fitted:
+def fitted(start: Start, tell: Tell, ear: Fitted | None = None, *, suspects: bool = True) -> Fitted:
     """Fit what a plan says, and judge it.
 
     Parameters
     ----------
     tell : receives a line a stage.
     ear : EAR fitted from the same start, for FADeR to build on; None fits one.
+    suspects : whether to look for images that are least like the rest, which scores every one.
 
     Raises
     ------
@@ -194,7 +195,9 @@ def fitted(start: Start, tell: Tell, ear: Fitted | None = None) -> Fitted:
     judging = time.perf_counter()
     found = judged(system, data, learning)
     names = start.pictures.names
-    suspects = _suspects(system, data, learning, found["normals"], names, start.work)
+    odd = ()
+    if suspects:
+        odd = _suspects(system, data, learning, found["normals"], names, start.work)
     return Fitted(
         system=system,
         share=start.share,
@@ -202,7 +205,7 @@ def fitted(start: Start, tell: Tell, ear: Fitted | None = None) -> Fitted:
         limit=found["limit"],
         map_low=found["low"],
         map_limit=found["map_limit"],
-        suspects=suspects,
+        suspects=odd,
         data=data,
         held_out=found["normals"],
         training=training,
