@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from folders import line_of, save
 from own_images import SIZE, folder_of, mask, preset
+from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
 import fader
@@ -60,6 +62,22 @@ def test_detectors_are_ranked_by_validation(place):
     assert pca.image_auroc == alone["validation"]["image_auroc"]
     assert (pca.trained, pca.parameters) == (None, alone["parameters"])
     assert "how far to trust" in "\n".join(ranking.lines())
+
+
+def test_the_trust_is_what_the_real_run_measured():
+    page = (ROOT / TRUST.source).read_text(encoding="utf-8")
+    said = re.findall(r"Rank .* test (\w+) AUROC over the (\d+) cells .*: (-?[\d.]+)\.", page)
+    assert said == [
+        ("image", str(TRUST.cells), f"{TRUST.image:.2f}"),
+        ("pixel", str(TRUST.cells), f"{TRUST.pixel:.2f}"),
+    ]
+    cells = pd.read_csv((ROOT / TRUST.source).with_suffix(".csv"))
+    for category, value in TRUST.within.items():
+        own = cells[cells.category == category]
+        assert len(own) == 14
+        found = spearmanr(own.validation_image_mean, own.test_image_mean).statistic
+        assert round(found, 2) == value
+    assert {*TRUST.within, "average"} == {*cells.category}
 
 
 def test_or_by_defective_images(place):
