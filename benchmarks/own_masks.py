@@ -26,6 +26,7 @@ from fader.evaluation import metrics
 from fader.evaluation.selection import larger_first
 from fader.pipeline.context import Context
 from fader.pipeline.jobs import Job, mask_job
+from fader.pipeline.weights import planned
 from fader.steps import inputs, models
 from fader.training.checkpoint import Checkpoint
 from fader.training.loop import Run
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--maskers", nargs="+", help="which ones; all by default")
     args = parser.parse_args()
-    context = Context(load(args.config), Job("mosaic", args.place, seed=args.seed))
+    context = Context(planned(load(args.config)), Job("mosaic", args.place, seed=args.seed))
     machine = runtime.start(context.config.runtime)
     shared = models.ear(context, machine)
     rows: list[dict[str, Any]] = []
