@@ -62,7 +62,9 @@ def own(context: Context, machine: runtime.Machine, masker: str) -> Ear:
     """EAR trained with a masker's own masks."""
     model = models.untrained_ear(context, machine)
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(context.seed("ear"), masker, lambda stage: Checkpoint(Path(folder), stage))
+        run = Run(
+            context.seed("ear"), masker, lambda stage: Checkpoint(Path(folder) / stage, stage)
+        )
         model.fit(inputs.fitted(context, masker), run)
     return model
 
