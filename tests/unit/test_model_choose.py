@@ -136,6 +136,16 @@ def test_what_does_not_fit_the_time_is_left_out(place, monkeypatch):
     assert "no detector is left" in line
 
 
+def test_where_no_time_is_left_nothing_is_measured(place, monkeypatch):
+    """Neither masks are made nor steps timed once what is not trained has taken the time."""
+    monkeypatch.setattr(trainings, "seconds_of", None)
+    monkeypatch.setattr(system.System, "masker", None)
+    ranking = chosen(place, detectors=["pca", "unet", "ear", "fader"], minutes=1e-3)
+    assert [one.detector for one in ranking.candidates] == ["pca"]
+    assert all("give more minutes" in reason for reason in ranking.left_out.values())
+    assert len(ranking.left_out) == 3
+
+
 def trainings_of(place, monkeypatch, **options):
     """A ranking of EAR and FADeR, and the trainings that were done for it."""
     done = []

@@ -156,19 +156,21 @@ def started(
     TooShort : too few minutes.
     """
     began = time.perf_counter()
+    clock = Clock(began, minutes) if minutes is not None and plan.trained else None
+    if clock:
+        clock.check()
     machine = runtime.start(plan.config.runtime)
     data = divided(pictures.pixels, plan)
     tell(f"fitting {plan.label} on {len(data.fit)} images, {len(data.out)} are held out")
     system = System(plan, machine)
     learning = system.learning(data)
     share = 1.0
-    if minutes is not None and plan.trained:
-        clock = Clock(began, minutes)
+    if clock:
         plan, share = cut(plan, learning, machine, work, pictures.digest, clock)
         if share < least:
-            raise TooShort(f"{share:.1%} of its training fit into {minutes:.1f} minutes")
+            raise TooShort(f"{share:.1%} of its training fit into {clock.minutes:.1f} minutes")
         if share < 1:
-            tell(f"{share:.1%} of the preset's training fit into {minutes:g} minutes")
+            tell(f"{share:.1%} of the preset's training fit into {clock.minutes:g} minutes")
     taken = time.perf_counter() - began
     return Start(plan, share, machine, data, learning, system.masker, pictures, work, taken)
 

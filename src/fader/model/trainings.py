@@ -71,6 +71,14 @@ class Clock:
         """Seconds that training may take from now on."""
         return SPARED * (60 * self.minutes - (time.perf_counter() - self.began))
 
+    def check(self) -> None:
+        """TooShort when no time is left to train."""
+        if self.left() <= 0:
+            raise TooShort(
+                f"{max(self.minutes, 0):.3g} minutes: reading and measuring took as long; give more"
+                " minutes, or a smaller size"
+            )
+
 
 def cut(
     plan: Plan, learning: Learning, machine: Machine, work: Path, images: str, clock: Clock
@@ -83,14 +91,10 @@ def cut(
         if decided["request"] == request:
             share = decided["share"]
             return (shortened(plan, share) if share < 1 else plan), share
+    clock.check()
     needed = seconds_of(plan, learning, machine)
-    left = clock.left()
-    if left <= 0:
-        raise TooShort(
-            f"{clock.minutes:g} minutes: reading and measuring took as long; give more minutes, or"
-            " a smaller size"
-        )
-    share = min(1.0, left / needed)
+    clock.check()
+    share = min(1.0, clock.left() / needed)
     write_text(kept, json.dumps({"request": request, "share": share}))
     return (shortened(plan, share) if share < 1 else plan), share
 
