@@ -29,8 +29,13 @@ pytestmark = pytest.mark.slow
 
 OF_OTHER_TESTS = {"docs/own-images.md": "tests/unit/test_model_docs.py"}
 LOCAL = "--executor local --cores 1"
+PACKED = "results/own/mine-bolt/packed/data.safetensors"
 # Command → what is run instead, and why.
 INSTEAD = {
+    "fader preset own --root DIR && snakemake --cores all tables": (
+        "fader preset own --root DIR && snakemake --cores all -n tables",
+        "a second whole run; test_incomplete_runs.py makes one of own images",
+    ),
     "make test": ("make --dry-run test", "this is one of its tests"),
     "pytest tests/unit/test_detectors.py tests/unit/test_pca.py": (
         "ls tests/unit/test_detectors.py tests/unit/test_pca.py",
@@ -45,8 +50,8 @@ INSTEAD = {
         "neither Slurm nor its plugin is here",
     ),
     "snakemake --profile profiles/slurm --resources gpu=8 -- tables": (
-        f"snakemake --profile profiles/slurm {LOCAL} --resources gpu=8 -- tables",
-        "likewise",
+        f"snakemake --profile profiles/slurm {LOCAL} --resources gpu=8 -- {PACKED}",
+        "likewise; one job is enough",
     ),
 }
 NOT_RUN = {

@@ -45,12 +45,10 @@ def test_deleted_as_the_line_says_a_damaged_file_is_made_again(finished, tmp_pat
     [
         (EAR, ("mosaic", PLACE, "--seed", "0")),
         (f"{METRICS}/fader-dinov2.json", ("report",)),
-        (f"{TRAINED}/packed/data.safetensors", ("report",)),
         (f"{TRAINED}/maps/seed0/fader-dinov2.safetensors", ("report",)),
-        (f"{TRAINED}/ear/seed0.losses.csv", ("report",)),
         ("results/ci/cost/cost.json", ("report",)),
     ],
-    ids=["EAR", "metrics", "images", "pictures", "losses", "cost"],
+    ids=["EAR", "metrics", "pictures", "cost"],
 )
 def test_whoever_reads_it_finds_it_though_its_time_was_kept(finished, tmp_path, path, job):
     bench = finished.copy(tmp_path / "bench")
