@@ -33,7 +33,7 @@ PACKED = "results/own/mine-bolt/packed/data.safetensors"
 # Command → what is run instead, and why.
 INSTEAD = {
     "fader preset own --root DIR && snakemake --cores all tables": (
-        "fader preset own --root DIR && snakemake --cores all -n tables",
+        "fader preset own --root DIR && snakemake --cores all -n tables && fader preset demo",
         "a second whole run; test_incomplete_runs.py makes one of own images",
     ),
     "make test": ("make --dry-run test", "this is one of its tests"),
