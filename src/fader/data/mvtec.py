@@ -197,7 +197,7 @@ def _check_beside(images: Sequence[Path], *, lone: bool) -> None:
                 f" one, or move the mask to {MASKS}/<defect>"
             )
     for path in images:
-        stem, suffix = _split(path)
+        stem, suffix = split_stem(path)
         if suffix and (path.parent, stem) in there:
             raise FaderError(
                 f"{shown(path)}: called as a mask of {shown(there[path.parent, stem].name)} beside"
@@ -205,7 +205,7 @@ def _check_beside(images: Sequence[Path], *, lone: bool) -> None:
             )
 
 
-def _split(path: Path) -> tuple[str, str]:
+def split_stem(path: Path) -> tuple[str, str]:
     """Stem of a file, and the end of it that marks masks, or nothing: ``("000", "_mask")``."""
     stem = nfc(path.stem)
     for suffix in MASK_SUFFIXES:
@@ -225,7 +225,7 @@ def _masked(
     """
     there = defaultdict(list)
     for mask in masks:
-        stem, suffix = _split(mask)
+        stem, suffix = split_stem(mask)
         there[_below(folder, mask), stem + suffix].append(mask)
     images_of: dict[Path, Path] = {}
     for image in images:

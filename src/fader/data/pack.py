@@ -137,7 +137,7 @@ def _decoded(
     disk."""
     images = {side: np.empty((len(samples), 3, side, side), dtype=np.uint8) for side in sides}
     size = sides[0]
-    marked = np.zeros((len(samples), size, size), dtype=np.uint8)
+    defective = np.zeros((len(samples), size, size), dtype=np.uint8)
 
     def read(path: Path) -> Picture:
         sha256 = None if digests is None else digests.get(category.path(path), "not there")
@@ -148,10 +148,9 @@ def _decoded(
         picture, covered, turned = read(sample.image), 0.0, False
         if sample.mask is not None:
             mask = read(sample.mask)
-            _check_sizes(mask, picture)
-            defect = masks.defect(mask, picture, inverted=category.masks == "inverted")
-            marked[i] = defect[np.ix_(*(_nearest(side, size) for side in defect.shape))]
-            covered, turned = float(defect.mean()), mask.orientation != picture.orientation
+            inverted = category.masks == "inverted"
+            defective[i], covered = marked(mask, picture, size, inverted=inverted)
+            turned = mask.orientation != picture.orientation
         rgb = decode.rgb(picture, white)
         digest = hashlib.sha256(str(rgb.size).encode() + rgb.tobytes()).digest()
         for side, kept in images.items():
@@ -159,19 +158,19 @@ def _decoded(
         name = category.label(sample)
         return _Read(name, sample.defect, digest, picture.deep, covered, turned)
 
-    return images, marked, decode.each(one, range(len(samples)))
+    return images, defective, decode.each(one, range(len(samples)))
 
 
-def marked(mask: Picture, image: Picture, size: int) -> tuple[np.ndarray, float]:
+def marked(mask: Picture, image: Picture, size: int, *, inverted: bool) -> tuple[np.ndarray, float]:
     """Defective pixels (size, size) uint8 0/1 of an image by its mask, and the share of the image
-    that they cover: as of a category whose masks are present.
+    that they cover.
 
     Raises
     ------
     FaderError : as ``masks.defect``; or the mask is of another size than the image.
     """
     _check_sizes(mask, image)
-    found = masks.defect(mask, image, inverted=False)
+    found = masks.defect(mask, image, inverted=inverted)
     at = np.ix_(*(_nearest(side, size) for side in found.shape))
     return found[at].astype(np.uint8), float(found.mean())
 

@@ -16,7 +16,7 @@ from fader.data import decode
 from fader.data.decode import Picture
 from fader.data.layout import nfc
 from fader.data.masks import check_typical
-from fader.data.mvtec import MASK_SUFFIXES
+from fader.data.mvtec import MASK_SUFFIXES, split_stem
 from fader.data.pack import marked
 from fader.errors import FaderError
 from fader.files import shown
@@ -78,7 +78,7 @@ def read(
         row = rows[number]
         image, mask = (_picture(each, row) for each in (found.items[row], of_rows[row]))
         for size, kept in truth.items():
-            kept[number], share = marked(mask, image, size)
+            kept[number], share = marked(mask, image, size, inverted=False)
         return share
 
     check_typical(decode.each(one, range(len(rows))), inverted=False, folder="masks")
@@ -133,7 +133,7 @@ def _of_files(found: Found, masks: Found) -> dict[int, Path]:
     there: dict[tuple[tuple[str, ...], str], list[Path]] = defaultdict(list)
     for item, place in zip(masks.items, masks.places, strict=True):
         assert isinstance(item, Path)
-        there[_folders(place), "".join(_split(place))].append(item)
+        there[_folders(place), "".join(split_stem(place))].append(item)
     of_rows: dict[int, Path] = {}
     rows: dict[Path, int] = {}
     for row, place in enumerate(found.places):
@@ -171,7 +171,7 @@ def _check_beside(found: Found) -> None:
     """FaderError where an image is called as the mask of another one beside it."""
     names = {(place.parent, nfc(place.stem)): place for place in found.places}
     for place in found.places:
-        stem, suffix = _split(place)
+        stem, suffix = split_stem(place)
         if suffix and (place.parent, stem) in names:
             image = shown(names[place.parent, stem].name)
             raise FaderError(
@@ -182,12 +182,3 @@ def _check_beside(found: Found) -> None:
 
 def _folders(place: Path) -> tuple[str, ...]:
     return tuple(map(nfc, place.parts[:-1]))
-
-
-def _split(place: Path) -> tuple[str, str]:
-    """Stem of a file, and the end of it that marks masks, or nothing."""
-    stem = nfc(place.stem)
-    for suffix in MASK_SUFFIXES:
-        if stem.casefold().endswith(suffix):
-            return stem[: -len(suffix)], suffix
-    return stem, ""
