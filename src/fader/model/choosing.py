@@ -18,7 +18,7 @@ from fader.model.defects import Defects, Masks, read
 from fader.model.fitting import Fitted, Start, fitted, started
 from fader.model.images import Pictures, Source
 from fader.model.settings import MASKED, Plan, known, plan
-from fader.model.trainings import TooShort, told
+from fader.model.trainings import TooShort, check_minutes, told
 from fader.model.wording import options_named
 from fader.training.loop import Diverged
 
@@ -201,8 +201,7 @@ def choose(
         detector is left.
     """
     began = time.perf_counter()
-    if minutes is not None and minutes <= 0:
-        raise FaderError(f"minutes: {minutes:g}; give more than 0")
+    check_minutes(minutes)
     if masks is not None and defects is None:
         raise FaderError("masks: of which images? give --defects as well")
     plans = _plans(preset, detectors, size, seed, white)

@@ -26,7 +26,7 @@ from fader.model.images import Found, Item, Sizes, Source
 from fader.model.predictions import Prediction, Predictions, Unread
 from fader.model.settings import plan
 from fader.model.system import System
-from fader.model.trainings import told
+from fader.model.trainings import check_minutes, told
 from fader.model.wording import options_named, worded
 
 
@@ -82,8 +82,7 @@ class Model:
         white: float | None = None,
         progress: bool = True,
     ) -> None:
-        if minutes is not None and minutes <= 0:
-            raise FaderError(f"minutes: {minutes:g}; give more than 0")
+        check_minutes(minutes)
         self.plan = plan(
             preset,
             detector=detector,

@@ -60,6 +60,12 @@ def _code() -> str:
     return hasher.hexdigest()[:16]
 
 
+def check_minutes(minutes: float | None) -> None:
+    """FaderError when they are none; None is no limit."""
+    if minutes is not None and minutes <= 0:
+        raise FaderError(f"minutes: {minutes:g}; give more than 0")
+
+
 @dataclass(frozen=True)
 class Clock:
     """When a fit began, and how many minutes it may take."""
