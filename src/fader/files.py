@@ -10,14 +10,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from safetensors import SafetensorError
 
 from fader.errors import FaderError
 
-LESS_MEMORY = "run fewer jobs at once (`--cores`), or set smaller batches"
+LESS_MEMORY = "take smaller images or batches, or run fewer jobs at once (`snakemake --cores`)"
 
 # What the system says → what is wrong, and what to do.
 REFUSALS = {
@@ -198,6 +198,6 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def shown(path: str | Path) -> str:
+def shown(path: str | PurePath) -> str:
     """A path as text that can be printed: bytes of its name that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", errors="backslashreplace")

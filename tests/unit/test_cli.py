@@ -310,7 +310,7 @@ def broken(raised: str) -> subprocess.CompletedProcess:
     ("raised", "status", "line"),
     [
         ("raise KeyboardInterrupt", 130, "interrupted; run the same command again to go on"),
-        ("raise MemoryError", 1, "out of memory; run fewer jobs at once"),
+        ("raise MemoryError", 1, "out of memory; take smaller images or batches"),
         ("raise OSError(28, 'No space left', 'a')", 1, "a: no space left on the disk; free some"),
         ("open('nowhere/x')", 1, "nowhere/x: no such file or folder; put it there and run again"),
         ("raise TimeoutError('timed out')", 1, "timed out; mend that and run again"),

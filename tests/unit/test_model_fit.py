@@ -6,16 +6,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 from folders import line_of, save
 from own_images import PATCHCORE, folder_of, pixels, preset, tree
+from torch import Tensor
 
 import fader
 from fader.config.files import use_preset
 from fader.evaluation import cost
 from fader.files import digest
+from fader.maskers.attention import AttentionMasker
 from fader.model import card, settings, trainings
 from fader.model.settings import plan
 
@@ -216,6 +219,18 @@ def test_a_steps_time_is_measured(good, tiny):
         assert fader.fit(good, **options).plan == plan(tiny, detector=name)
     line = line_of(fader.fit, good, preset=tiny, detector="unet", minutes=1e-6, progress=False)
     assert "give more minutes" in line
+
+
+def test_the_milliseconds_of_an_image_are_of_its_masks_too(good, tiny, monkeypatch):
+    saliency = AttentionMasker.saliency
+
+    def slow(self: AttentionMasker, images: Tensor) -> Tensor:
+        time.sleep(0.05 * len(images))
+        return saliency(self, images)
+
+    monkeypatch.setattr(AttentionMasker, "saliency", slow)
+    cost = fader.fit(good, detector="ear", preset=tiny, progress=False).facts["cost"]
+    assert cost["milliseconds_per_image"] > 50
 
 
 def test_an_image_unlike_the_rest_is_named(tmp_path, tiny, capfd):

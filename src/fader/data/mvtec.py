@@ -34,11 +34,11 @@ from fader.data.layout import (
     nfc,
     sort_out,
 )
+from fader.data.pairs import Named, beside, pairs
 from fader.errors import FaderError
 from fader.files import shown
 
 TRAIN, TEST, MASKS = "train", "test", "ground_truth"
-MASK_SUFFIXES = ("_mask", "_gt", "_seg", "_label")
 # Folders of test images that say "no defect" but are not called so here, lower case.
 MEANT_AS_GOOD = frozenset(
     ("good", "ok", "okay", "normal", "nominal", "pass", "no_defect", "defect_free", "non_defective")
@@ -196,22 +196,11 @@ def _check_beside(images: Sequence[Path], *, lone: bool) -> None:
                 f"{shown(other)} and {shown(path.name)}: two images, or one and its mask? rename"
                 f" one, or move the mask to {MASKS}/<defect>"
             )
-    for path in images:
-        stem, suffix = split_stem(path)
-        if suffix and (path.parent, stem) in there:
-            raise FaderError(
-                f"{shown(path)}: called as a mask of {shown(there[path.parent, stem].name)} beside"
-                f" it; masks lie in {MASKS}/<defect>: move it there, or rename it if it is an image"
-            )
-
-
-def split_stem(path: Path) -> tuple[str, str]:
-    """Stem of a file, and the end of it that marks masks, or nothing: ``("000", "_mask")``."""
-    stem = nfc(path.stem)
-    for suffix in MASK_SUFFIXES:
-        if stem.casefold().endswith(suffix):
-            return stem[: -len(suffix)], suffix
-    return stem, ""
+    for path, image in beside(images):
+        raise FaderError(
+            f"{shown(path)}: called as a mask of {shown(image.name)} beside it; masks lie in"
+            f" {MASKS}/<defect>: move it there, or rename it if it is an image"
+        )
 
 
 def _masked(
@@ -223,44 +212,25 @@ def _masked(
     ------
     FaderError : an image has no mask or two; a mask has no image or two.
     """
-    there = defaultdict(list)
-    for mask in masks:
-        stem, suffix = split_stem(mask)
-        there[_below(folder, mask), stem + suffix].append(mask)
-    images_of: dict[Path, Path] = {}
-    for image in images:
-        names = [nfc(image.stem) + suffix for suffix in ("", *MASK_SUFFIXES)]
-        own = [mask for name in names for mask in there[_below(folder, image), name]]
-        flat = [mask for name in names for mask in there[(), name]]
-        found = own or flat
-        if not found:
+    mask_of = pairs([_named(folder, image) for image in images], [_named(folder, m) for m in masks])
+    for row, image in enumerate(images):
+        if row not in mask_of:
             stem, place = shown(image.stem), shown(folder / MASKS / defect)
             raise FaderError(
                 f"{shown(image)}: no mask; expected {stem}_mask.png or {stem}.png (or _gt, _seg,"
                 f" _label) in {place}; where there are no masks, say so: datasets.<name>.masks:"
                 " absent"
             )
-        if len(found) > 1:
-            first, second = (shown(path.relative_to(folder)) for path in found[:2])
-            raise FaderError(
-                f"{shown(image)}: two masks, {first} and {second}; remove the one that is not meant"
-            )
-        other = images_of.setdefault(found[0], image)
-        if other is not image:
-            first, second = (shown(path.relative_to(folder)) for path in (other, image))
-            raise FaderError(
-                f"{shown(found[0])}: one mask for two images, {first} and {second}; give each its"
-                " own, at the image's place below the folder of masks"
-            )
-        yield Sample(image, found[0], shown(defect))
-    unused = [mask for mask in masks if mask not in images_of]
+        yield Sample(image, masks[mask_of[row]], shown(defect))
+    unused = sorted(set(range(len(masks))) - set(mask_of.values()))
     if unused:
         raise FaderError(
-            f"{shown(unused[0])}: mask without an image in {TEST}/{shown(defect)}; correct its name"
-            " or remove it"
+            f"{shown(masks[unused[0]])}: mask without an image in {TEST}/{shown(defect)}; correct"
+            " its name or remove it"
         )
 
 
-def _below(folder: Path, path: Path) -> tuple[str, ...]:
-    """Folders between ``<split>/<defect>`` and a file, by which images and masks are matched."""
-    return tuple(map(nfc, path.relative_to(folder).parts[2:-1]))
+def _named(folder: Path, path: Path) -> Named:
+    """An image or mask, placed below ``<split>/<defect>``."""
+    inner = path.relative_to(folder)
+    return Named(PurePath(*inner.parts[2:]), shown(path), shown(inner))

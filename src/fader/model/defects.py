@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +13,9 @@ from torch import Tensor
 
 from fader.data import decode
 from fader.data.decode import Picture
-from fader.data.layout import nfc
 from fader.data.masks import check_typical
-from fader.data.mvtec import MASK_SUFFIXES, split_stem
 from fader.data.pack import marked
+from fader.data.pairs import Named, beside, pairs
 from fader.errors import FaderError
 from fader.files import shown
 from fader.model import images as sources
@@ -129,39 +127,16 @@ def _of_arrays(count: int, masks: Sequence[object]) -> dict[int, np.ndarray]:
 
 
 def _of_files(found: Found, masks: Found) -> dict[int, Path]:
-    """As ``_of_arrays``, by names: those of ``fader.data.mvtec``."""
-    there: dict[tuple[tuple[str, ...], str], list[Path]] = defaultdict(list)
-    for item, place in zip(masks.items, masks.places, strict=True):
-        assert isinstance(item, Path)
-        there[_folders(place), "".join(split_stem(place))].append(item)
-    of_rows: dict[int, Path] = {}
-    rows: dict[Path, int] = {}
-    for row, place in enumerate(found.places):
-        names = [nfc(place.stem) + suffix for suffix in ("", *MASK_SUFFIXES)]
-        own, flat = (
-            [mask for name in names for mask in there[folders, name]]
-            for folders in (_folders(place), ())
-        )
-        candidates = own or flat
-        if len(candidates) > 1:
-            first, second = map(shown, candidates[:2])
+    """As ``_of_arrays``, by names."""
+    files = [item for item in masks.items if isinstance(item, Path)]
+    images = [Named(*each) for each in zip(found.places, found.names, found.names, strict=True)]
+    named = [Named(place, shown(f), shown(f)) for place, f in zip(masks.places, files, strict=True)]
+    of_rows = {row: files[number] for row, number in pairs(images, named).items()}
+    unused = set(files) - set(of_rows.values())
+    for mask in files:
+        if mask in unused:
             raise FaderError(
-                f"{found.names[row]}: two masks, {first} and {second}; remove the one that is not"
-                " meant"
-            )
-        for mask in candidates:
-            other = rows.setdefault(mask, row)
-            if other != row:
-                raise FaderError(
-                    f"{shown(mask)}: one mask for two images, {found.names[other]} and"
-                    f" {found.names[row]}; give each its own, at the image's place below the folder"
-                    " of masks"
-                )
-            of_rows[row] = mask
-    for item in masks.items:
-        if item not in rows:
-            raise FaderError(
-                f"{shown(item)}: mask without an image among the defects; correct its name or"  # type: ignore[arg-type]  # a path
+                f"{shown(mask)}: mask without an image among the defects; correct its name or"
                 " remove it"
             )
     return of_rows
@@ -169,16 +144,8 @@ def _of_files(found: Found, masks: Found) -> dict[int, Path]:
 
 def _check_beside(found: Found) -> None:
     """FaderError where an image is called as the mask of another one beside it."""
-    names = {(place.parent, nfc(place.stem)): place for place in found.places}
-    for place in found.places:
-        stem, suffix = split_stem(place)
-        if suffix and (place.parent, stem) in names:
-            image = shown(names[place.parent, stem].name)
-            raise FaderError(
-                f"{shown(place)}: called as a mask of {image} beside it; give the masks a folder of"
-                " their own, by --masks"
-            )
-
-
-def _folders(place: Path) -> tuple[str, ...]:
-    return tuple(map(nfc, place.parts[:-1]))
+    for place, image in beside(found.places):
+        raise FaderError(
+            f"{shown(place)}: called as a mask of {shown(image.name)} beside it; give the masks a"
+            " folder of their own, by --masks"
+        )

@@ -56,7 +56,7 @@ class Fitted:
     held_out : image scores (k,) of the held-out normals, in the order of ``data.out``.
     training : seconds that the trainings took, of FADeR EAR's among them.
     seconds : that fitting took, all in all.
-    milliseconds : of an image, scored in batches of ``score.batch``.
+    milliseconds : of an image, masked and scored in batches.
     """
 
     system: System
@@ -242,7 +242,7 @@ def judged(system: System, data: Data, learning: Learning) -> dict[str, Any]:
         "limit": alarm_limit(of_normals, of_defects, rate),
         "low": float(maps.median()),
         "map_limit": alarm_limit(maps.flatten(1).amax(1).numpy(), np.empty(0), rate).value,
-        "milliseconds": 1000 * seconds / count,
+        "milliseconds": 1000 * (seconds / count + learning.masking),
     }
 
 
@@ -267,8 +267,7 @@ def _suspects(
     judge = system
     if not system.plan.trained:
         judge = System(system.plan, system.machine)
-        others = learning.normals[data.out]
-        from_rest = Learning(learning.normals, others, learning.folds, learning.checked)
+        from_rest = replace(learning, fitted=learning.normals[data.out])
         judge.fit(from_rest, runs_of(system.plan, work / "second", "second", system.machine))
     assert judge.detector is not None
     fitted_on = judge.detector.scores(learning.fitted).images.numpy()
