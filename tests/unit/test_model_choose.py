@@ -22,6 +22,7 @@ from fader.model.choosing import TRUST, Candidate, by_defects
 from fader.model.images import find, read
 from fader.model.settings import plan
 from fader.model.system import divided
+from fader.model.trainings import Needs
 from fader.training.loop import Diverged
 
 ROOT = Path(__file__).parents[2]
@@ -127,7 +128,7 @@ def test_of_equal_image_auroc_that_of_pixels_decides():
 
 
 def test_what_does_not_fit_the_time_is_left_out(place, monkeypatch):
-    monkeypatch.setattr(trainings, "seconds_of", lambda *arguments: 1e5)
+    monkeypatch.setattr(trainings, "needs", lambda *arguments, suspects: Needs(1e5, 1))
     ranking = chosen(place, minutes=1)
     assert [one.detector for one in ranking.candidates] == ["pca"]
     assert "of its training fit into" in ranking.left_out["U-Net"]
@@ -138,7 +139,7 @@ def test_what_does_not_fit_the_time_is_left_out(place, monkeypatch):
 
 def test_where_no_time_is_left_nothing_is_measured(place, monkeypatch):
     """Neither masks are made nor steps timed once what is not trained has taken the time."""
-    monkeypatch.setattr(trainings, "seconds_of", None)
+    monkeypatch.setattr(trainings, "needs", None)
     monkeypatch.setattr(system.System, "masker", None)
     ranking = chosen(place, detectors=["pca", "unet", "ear", "fader"], minutes=1e-3)
     assert [one.detector for one in ranking.candidates] == ["pca"]
@@ -173,11 +174,11 @@ def test_ear_is_trained_once_for_itself_and_fader(place, monkeypatch):
 
 
 def test_ear_and_fader_are_cut_down_alike(place, monkeypatch):
-    monkeypatch.setattr(trainings, "seconds_of", lambda *arguments: 192.0)
+    monkeypatch.setattr(trainings, "needs", lambda *arguments, suspects: Needs(192, 18))
     found, trained = trainings_of(place, monkeypatch, minutes=2)
     assert trained == 1
     shares = {one.trained for one in found.values()}
-    assert len(shares) == 1 and 0.4 < shares.pop() < 0.5  # of 0.8 · 120 s for both
+    assert len(shares) == 1 and 0.4 < shares.pop() < 0.5  # of 0.95 · 120 s less 18
 
 
 def test_what_ear_cannot_fader_cannot(place, monkeypatch):

@@ -16,11 +16,13 @@ from torch import Tensor
 
 import fader
 from fader.config.files import use_preset
+from fader.detectors.base import Detector, Images, Scores
 from fader.evaluation import cost
 from fader.files import digest
 from fader.maskers.attention import AttentionMasker
 from fader.model import card, settings, trainings
 from fader.model.settings import plan
+from fader.model.trainings import Needs
 
 DETECTORS = ["pca", "unet", "ear", "fader"]
 
@@ -202,12 +204,12 @@ def test_what_a_kill_leaves_while_saving_is_gone_after_the_next(models, tmp_path
 
 
 def test_steps_are_cut_to_the_minutes_and_kept(good, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainings, "seconds_of", lambda *arguments: 120.0)
+    monkeypatch.setattr(trainings, "needs", lambda *arguments, suspects: Needs(120, 9))
     model = fader.fit(
         good, tmp_path / "m", detector="unet", preset=tiny, epochs=50, minutes=1, progress=False
     )
     length = model.plan.config.detectors["unet"].epochs
-    assert 10 <= length <= 20  # of 48 seconds, 120 for all 50
+    assert 10 <= length <= 20  # of 57 seconds, 9 to judge and 120 for all 50
     assert model.facts["steps"] == {"reconstruction": 2 * length}
     fader.fit(good, tmp_path / "again", preset=tmp_path / "m/config.yaml", progress=False)
     same_bytes(tmp_path / "m", tmp_path / "again")
@@ -219,6 +221,26 @@ def test_a_steps_time_is_measured(good, tiny):
         assert fader.fit(good, **options).plan == plan(tiny, detector=name)
     line = line_of(fader.fit, good, preset=tiny, detector="unet", minutes=1e-6, progress=False)
     assert "give more minutes" in line
+
+
+@pytest.mark.parametrize("name", ["unet", "ear", "fader"])
+def test_a_fit_scores_as_many_images_as_it_reckons_with(name, good, tiny, monkeypatch):
+    reckoned, scored = [], []
+    needs, scores = trainings.needs, Detector.scores
+
+    def kept(*arguments, **options):
+        reckoned.append(needs(*arguments, **options))
+        return reckoned[-1]
+
+    def counted(self: Detector, images: Images) -> Scores:
+        scored.append(len(images))
+        return scores(self, images)
+
+    monkeypatch.setattr(trainings, "needs", kept)
+    monkeypatch.setattr(trainings, "_measured", lambda *arguments: (1.0, 1.0))
+    monkeypatch.setattr(Detector, "scores", counted)
+    fader.fit(good, detector=name, preset=tiny, minutes=100, progress=False)
+    assert [each.judging for each in reckoned] == [sum(scored)]
 
 
 def test_the_milliseconds_of_an_image_are_of_its_masks_too(good, tiny, monkeypatch):

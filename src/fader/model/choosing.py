@@ -280,8 +280,9 @@ def _candidates(
         print(f"{each.label} …", flush=True)
         try:
             if start is None:
-                start = started(pictures, last, work / last.detector, _nothing, minutes, LEAST)
-            former = fitted(start.of(each.detector), _nothing, former, suspects=False)
+                place = work / last.detector
+                start = started(pictures, last, place, _nothing, minutes, LEAST, suspects=False)
+            former = fitted(start.of(each.detector), _nothing, former)
         except (Diverged, MissingWeights, TooShort) as error:
             yield from ((missing.label, str(error)) for missing in group[number:])
             return

@@ -110,6 +110,7 @@ class Start:
     machine, data, learning : where, on what, and with the masks of which ``masker``, if any.
     pictures : the images.
     work : folder of checkpoints.
+    suspects : whether to look for images that are least like the rest, which scores every one.
     seconds : that it took to get here.
     """
 
@@ -121,6 +122,7 @@ class Start:
     masker: Masker | None
     pictures: Pictures
     work: Path
+    suspects: bool
     seconds: float
 
     def of(self, detector: str) -> Start:
@@ -139,6 +141,8 @@ def started(
     tell: Tell,
     minutes: float | None,
     least: float = 0.0,
+    *,
+    suspects: bool = True,
 ) -> Start:
     """Divide images, make their masks, and cut the plan down to the time.
 
@@ -149,6 +153,7 @@ def started(
     tell : receives a line a stage.
     minutes : that the whole fit may take, or None; trainings are cut down to what fits.
     least : share of the steps without which there is no use in it.
+    suspects : whether to look for images that are least like the rest.
 
     Raises
     ------
@@ -166,23 +171,24 @@ def started(
     learning = system.learning(data)
     share = 1.0
     if clock:
-        plan, share = cut(plan, learning, machine, work, pictures.digest, clock)
+        plan, share = cut(plan, learning, machine, work, pictures.digest, clock, suspects=suspects)
         if share < least:
             raise TooShort(f"{share:.1%} of its training fit into {clock.minutes:.1f} minutes")
         if share < 1:
             tell(f"{share:.1%} of the preset's training fit into {clock.minutes:g} minutes")
     taken = time.perf_counter() - began
-    return Start(plan, share, machine, data, learning, system.masker, pictures, work, taken)
+    return Start(
+        plan, share, machine, data, learning, system.masker, pictures, work, suspects, taken
+    )
 
 
-def fitted(start: Start, tell: Tell, ear: Fitted | None = None, *, suspects: bool = True) -> Fitted:
+def fitted(start: Start, tell: Tell, ear: Fitted | None = None) -> Fitted:
     """Fit what a plan says, and judge it.
 
     Parameters
     ----------
     tell : receives a line a stage.
     ear : EAR fitted from the same start, for FADeR to build on; None fits one.
-    suspects : whether to look for images that are least like the rest, which scores every one.
 
     Raises
     ------
@@ -198,7 +204,7 @@ def fitted(start: Start, tell: Tell, ear: Fitted | None = None, *, suspects: boo
     found = judged(system, data, learning)
     names = start.pictures.names
     odd = ()
-    if suspects:
+    if start.suspects:
         odd = _suspects(system, data, learning, found["normals"], names, start.work)
     return Fitted(
         system=system,

@@ -215,19 +215,19 @@ class System:
             self.steps = _steps(detector.fit(learning.fitted, runs(f"detector/{name}")))
             self.detector, self.chosen = detector.requires_grad_(False), {}
 
-    def train(self, section: str, images: Images, runs: Runs) -> None:
-        """One training alone, chosen nothing, kept nothing: for its time.
+    def train(self, section: str, images: Images, runs: Runs) -> Detector:
+        """One training alone, which chooses and keeps nothing: for its time.
 
         Parameters
         ----------
         section : ``ear``, ``fader`` or ``detectors``.
         """
-        if section == "detectors":
-            self._create().fit(images, runs("detector"))
-        elif section == "ear":
-            self._ear().fit(images, runs("ear"))
+        if section == "fader":
+            detector: Detector = Fader(self._ear().eval(), self.config.fader)
         else:
-            Fader(self._ear().eval(), self.config.fader).fit(images, runs("fader"))
+            detector = self._ear() if section == "ear" else self._create()
+        detector.fit(images, runs(section))
+        return detector
 
     def _create(self) -> Detector:
         return detectors.create(self.config.detectors[self.plan.detector], self._place())

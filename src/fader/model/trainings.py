@@ -17,8 +17,8 @@ from typing import Any, TextIO
 
 import fader
 from fader.config import parse
-from fader.detectors import Images
 from fader.errors import FaderError
+from fader.evaluation.selection import Examples
 from fader.files import digest, write_text
 from fader.model.settings import MASKED, Plan, shortened
 from fader.model.system import Learning, System, seed_of
@@ -26,7 +26,7 @@ from fader.runtime import Machine
 from fader.training.checkpoint import Checkpoint
 from fader.training.loop import Run, steps_of
 
-SPARED = 0.8  # share of the minutes that training may take; scoring takes the rest
+MARGIN = 0.95  # share of the time left that is given out
 PROBE = (2, 6)  # steps of the two trainings that the time of a step is measured by
 
 
@@ -74,23 +74,44 @@ class Clock:
     minutes: float
 
     def left(self) -> float:
-        """Seconds that training may take from now on."""
-        return SPARED * (60 * self.minutes - (time.perf_counter() - self.began))
+        """Seconds that training and judging may take from now on."""
+        return MARGIN * (60 * self.minutes - (time.perf_counter() - self.began))
 
-    def check(self) -> None:
+    def check(self, judging: float = 0.0) -> None:
         """TooShort when no time is left to train."""
-        if self.left() <= 0:
+        if self.left() <= judging:
             raise TooShort(
-                f"{max(self.minutes, 0):.3g} minutes: reading and measuring took as long; give more"
+                f"{max(self.minutes, 0):.3g} minutes: all but training takes as long; give more"
                 " minutes, or a smaller size"
             )
 
 
+@dataclass(frozen=True)
+class Needs:
+    """Seconds that a fit takes: its trainings at full length, and scoring what it is chosen and
+    judged by."""
+
+    training: float
+    judging: float
+
+
 def cut(
-    plan: Plan, learning: Learning, machine: Machine, work: Path, images: str, clock: Clock
+    plan: Plan,
+    learning: Learning,
+    machine: Machine,
+    work: Path,
+    images: str,
+    clock: Clock,
+    *,
+    suspects: bool,
 ) -> tuple[Plan, float]:
     """The plan with as many steps as fit, and their share; of a fit that goes on, as it was decided
-    when it began."""
+    when it began.
+
+    Parameters
+    ----------
+    suspects : whether every image is scored in the end.
+    """
     kept, request = work / "plan.json", digest([plan.text(), clock.minutes, images])
     if kept.is_file():
         decided = json.loads(kept.read_text(encoding="utf-8"))
@@ -98,29 +119,50 @@ def cut(
             share = decided["share"]
             return (shortened(plan, share) if share < 1 else plan), share
     clock.check()
-    needed = seconds_of(plan, learning, machine)
-    clock.check()
-    share = min(1.0, clock.left() / needed)
+    needed = needs(plan, learning, machine, suspects=suspects)
+    clock.check(needed.judging)
+    share = min(1.0, (clock.left() - needed.judging) / needed.training)
     write_text(kept, json.dumps({"request": request, "share": share}))
     return (shortened(plan, share) if share < 1 else plan), share
 
 
-def seconds_of(plan: Plan, learning: Learning, machine: Machine) -> float:
-    """Seconds that the trainings of a plan take, from those of a few steps."""
-    count = len(learning.fitted)
+def needs(plan: Plan, learning: Learning, machine: Machine, *, suspects: bool) -> Needs:
+    """What a fit needs, from trainings of a few steps and from scores of a few images."""
+    folds, held = learning.folds.values(), learning.folds["held"]
+    scored = sum(map(_size, folds)) + len(learning.fitted) * suspects
+
+    def total(settings: Any) -> int:
+        return steps_of(settings, len(learning.fitted))
+
+    def measured(section: str) -> tuple[float, float]:
+        return _measured(plan, section, learning, machine)
+
     if plan.detector not in MASKED:
-        total = steps_of(plan.config.detectors[plan.detector], count)  # type: ignore[arg-type]  # a trained one
-        return total * _of_a_step(plan, "detectors", learning.fitted, machine)
-    seconds = steps_of(plan.config.ear, count) * _of_a_step(plan, "ear", learning.fitted, machine)
-    if plan.detector == "fader":
-        settings = plan.config.fader
-        total = len(settings.lrs) * len(settings.schedules) * steps_of(settings, count)
-        seconds += total * _of_a_step(plan, "fader", learning.fitted, machine)
-    return seconds
+        step, score = measured("detectors")
+        return Needs(total(plan.config.detectors[plan.detector]) * step, scored * score)
+    step, score = measured("ear")
+    training = total(plan.config.ear) * step
+    if plan.config.mosaic.policy == "search":
+        scored += len(plan.config.ear.scales) * _size(held)
+    if plan.detector == "ear":
+        return Needs(training, scored * score)
+    points = len(plan.config.fader.lrs) * len(plan.config.fader.schedules)
+    step, _ = measured("fader")  # its network is EAR's: a score takes as long
+    training += points * total(plan.config.fader) * step
+    return Needs(training, (scored + points * _size(held)) * score)
 
 
-def _of_a_step(plan: Plan, section: str, images: Images, machine: Machine) -> float:
-    """Seconds of a step: what a few more of them take, so that preparations do not count."""
+def _size(examples: Examples) -> int:
+    return len(examples.normal) + len(examples.defective)
+
+
+def _measured(
+    plan: Plan, section: str, learning: Learning, machine: Machine
+) -> tuple[float, float]:
+    """Seconds of a step, and of an image's score.
+
+    A step is what a few more of them take, so that preparations do not count.
+    """
     taken = []
     with tempfile.TemporaryDirectory() as folder:
         for steps in PROBE:
@@ -129,9 +171,13 @@ def _of_a_step(plan: Plan, section: str, images: Images, machine: Machine) -> fl
             runs = runs_of(brief, Path(folder) / str(steps), "probe", machine)
             began = time.perf_counter()
             with told(silent=True):
-                system.train(section, images, runs)
+                detector = system.train(section, learning.fitted, runs)
             taken.append(time.perf_counter() - began)
-    return max(taken[1] - taken[0], 1e-6) / (PROBE[1] - PROBE[0])
+    few = learning.fitted[: plan.config.score.batch]
+    began = time.perf_counter()
+    detector.scores(few)
+    score = (time.perf_counter() - began) / len(few)
+    return max(taken[1] - taken[0], 1e-6) / (PROBE[1] - PROBE[0]), score
 
 
 def _brief(plan: Plan, section: str, steps: int) -> Plan:
