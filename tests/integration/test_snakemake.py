@@ -1,5 +1,9 @@
-"""The chain through the real Snakemake: made once, idle the second time, rerun where it must be."""
+"""The chain through the real Snakemake: made once, idle the second time, rerun where it must be.
 
+That it makes the same bytes in another folder, through DVC: test_dvc.py.
+"""
+
+import hashlib
 import json
 import os
 import signal
@@ -229,25 +233,60 @@ def test_a_checkpoint_of_another_loss_is_not_resumed(finished, tmp_path):
     assert first_epoch(bench) == 1
 
 
-def test_the_same_run_in_another_folder_gives_the_same_bytes(finished, workspace, tmp_path):
-    other = workspace.copy(tmp_path / "other")
-    target = f"{TRAINED}/{FADER}"
-    other.snakemake("--", target, "results/ci/tables/table1.csv")
-    same = [
-        "packed/data.safetensors",
-        "packed/split.safetensors",
-        "masks/dinov2/shared.safetensors",
-        "masks/dsr/seed0.weights.safetensors",
-        "masks/dsr/seed0.safetensors",
-        "ear/seed0.safetensors",
-        "mosaic/seed0.json",
-        FADER,
-        "models/variant-nomask/seed0.safetensors",
-        "models/detector-unet/seed0.safetensors",
-        "models/detector-pca/seed0.safetensors",
-    ]
-    for name in same:
-        path = f"{TRAINED}/{name}"
-        assert (finished.root / path).read_bytes() == (other.root / path).read_bytes(), name
-    table = "results/ci/tables/table1.csv"
-    assert (finished.root / table).read_bytes() == (other.root / table).read_bytes()
+# A damaged file ends the run that reads it with one line; what the line says to do, mends it.
+
+
+def zero(path: Path, keep: bool = False) -> None:
+    """A block in the middle of a file reads as zeros; with ``keep``, at the time it had."""
+    status, data = path.stat(), path.read_bytes()
+    middle = len(data) // 2
+    path.write_bytes(data[:middle] + bytes(64) + data[middle + 64 :])
+    if keep:
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def digests(root: Path) -> dict[str, str]:
+    """Sha256 of all that a run made, but for pictures, timings and what is made from these."""
+    files = [*(root / TRAINED).rglob("*.*"), *(root / "results/ci/tables").glob("[mtv]*.*")]
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+def test_deleted_as_the_line_says_a_damaged_file_is_made_again(finished, tmp_path):
+    bench = finished.copy(tmp_path / "bench")
+    zero(bench.root / TRAINED / FADER)
+    said = bench.run("snakemake", "--cores", "2", "--", "tables", ok=False)
+    said += "".join(log.read_text() for log in (bench.root / "logs/ci").glob("*.log"))
+    assert (
+        f"fader: {TRAINED}/{FADER}: damaged: its contents are not those it was written with" in said
+    )
+    (bench.root / TRAINED / FADER).unlink()
+    bench.snakemake("tables")
+    assert digests(bench.root) == digests(finished.root)
+    bench.run("fader", "run", "report")
+
+
+@pytest.mark.parametrize(
+    ("path", "job"),
+    [
+        (EAR, ("mosaic", PLACE, "--seed", "0")),
+        (f"{METRICS}/fader-dinov2.json", ("report",)),
+        (f"{TRAINED}/maps/seed0/fader-dinov2.safetensors", ("report",)),
+        ("results/ci/cost/cost.json", ("report",)),
+    ],
+    ids=["EAR", "metrics", "pictures", "cost"],
+)
+def test_whoever_reads_it_finds_it_though_its_time_was_kept(finished, tmp_path, path, job):
+    bench = finished.copy(tmp_path / "bench")
+    zero(bench.root / path, keep=True)
+    line = bench.run("fader", "run", *job, ok=False).strip()
+    assert line.startswith(f"fader: {path}: damaged")
+    command = f"snakemake --cores all {path}"
+    assert line.endswith(f"; delete it and run again (`{command}` makes it)")
+    assert "\n" not in line
+    (bench.root / path).unlink()
+    bench.run(*command.split())
+    bench.run("fader", "run", *job)
+    assert digests(bench.root) == digests(finished.root)

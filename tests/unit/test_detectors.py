@@ -27,9 +27,9 @@ LONGER = {
     "daad": {"epochs": 12},
     "scadn": {"epochs": 20},
     "mscam": {"epochs": 60, "batch": 9},
-    "draem": {"epochs": 100, "batch": 6},
-    "jnld": {"epochs": 100, "batch": 6},
-    "omnial": {"epochs": 100, "batch": 6},
+    "draem": {"epochs": 150, "batch": 6, "lr": 0.003},
+    "jnld": {"epochs": 150, "batch": 6, "lr": 0.003},
+    "omnial": {"epochs": 100, "batch": 6, "lr": 0.003},
     "pca": {},
 }
 
