@@ -17,7 +17,7 @@ from fader import config, maskers
 from fader.config import Config
 from fader.detectors.fader.predictor import Mlp
 from fader.errors import FaderError
-from fader.evaluation import cost
+from fader.evaluation import cost, timing
 from fader.evaluation.cost import components, count_macs, counts
 from fader.maskers import Context, winclip
 from fader.runtime import Machine
@@ -207,7 +207,7 @@ def narrow(monkeypatch):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(cost, "BUDGET_S", 0.0)
+    monkeypatch.setattr(timing, "BUDGET_S", 0.0)
 
 
 @cache
@@ -370,19 +370,19 @@ def test_components_are_plain_facts_with_times_of_every_row(narrow, quick):
     )
     of = {row["name"]: row for row in rows}
     for row in rows:
-        assert [timing["batch"] for timing in row["timings"]] == [1, 16]
-        for i, timing in enumerate(row["timings"]):
-            assert timing["device"] == "cpu" and timing["precision"] == "fp32"
-            assert timing["threads"] == torch.get_num_threads()
-            assert timing["passes"] == 1 and timing["note"] is None
+        assert [each["batch"] for each in row["timings"]] == [1, 16]
+        for i, each in enumerate(row["timings"]):
+            assert each["device"] == "cpu" and each["precision"] == "fp32"
+            assert each["threads"] == torch.get_num_threads()
+            assert each["passes"] == 1 and each["note"] is None
             expected = sum(
                 n * of[part]["timings"][i]["milliseconds"] for part, n in row["parts"].items()
             )
-            assert timing["milliseconds"] == pytest.approx(expected, abs=1e-3) and expected > 0
+            assert each["milliseconds"] == pytest.approx(expected, abs=1e-3) and expected > 0
 
 
 def test_a_batch_that_would_take_too_long_is_left_out_with_the_reason(narrow, quick, monkeypatch):
-    monkeypatch.setattr(cost, "LIMIT_S", 0.0)
+    monkeypatch.setattr(timing, "LIMIT_S", 0.0)
     rows = {row["name"]: row for row in components(tiny(), CPU)}
     for name, reason in (("mask-winclip", ""), ("ear-winclip", "mask-winclip: ")):
         single, many = rows[name]["timings"]
@@ -397,25 +397,25 @@ def test_a_batch_that_would_take_too_long_is_left_out_with_the_reason(narrow, qu
         (1.9, 0.125, [0.125] * 3),  # until they add up to the budget
         (1.9, 1.5, [1.5]),
         (2.1, 0.4, [2.1]),  # slow: the first one is the measurement
-        (0.1, 0.001, [0.001] * cost.PASSES),
+        (0.1, 0.001, [0.001] * timing.PASSES),
     ],
 )
 def test_passes_fill_the_budget_after_a_warm_up(first, later, expected, monkeypatch):
     now = 0.0
-    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now))
 
     def run() -> None:
         nonlocal now
         now += later if now else first
 
-    assert cost._passes(run, CPU.device) == pytest.approx(expected)
+    assert timing._passes(run, CPU.device) == pytest.approx(expected)
 
 
 def test_a_gpu_is_measured_beside_the_cpu():
-    machines = cost._machines(Machine(torch.device("cuda"), "fp32"))
+    machines = timing.machines(Machine(torch.device("cuda"), "fp32"))
     assert [m.device.type for m in machines] == ["cpu", "cuda"]
     assert {m.precision for m in machines} == {"fp32"}
-    assert cost._machines(CPU) == [CPU]
+    assert timing.machines(CPU) == [CPU]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

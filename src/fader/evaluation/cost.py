@@ -11,12 +11,10 @@ device; times do not depend on the values either.
 """
 
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
@@ -29,26 +27,18 @@ from fader.detectors.fader import PROPOSED
 from fader.detectors.fader.predictor import Mlp, Predictor, Vit
 from fader.detectors.reconstruction import anomaly_map
 from fader.errors import FaderError
+from fader.evaluation import timing
 from fader.maskers import winclip
 from fader.maskers.threshold import binarise
 from fader.runtime import Machine
-from fader.vision.backbones import RANDOM
 from fader.vision.mosaic import obfuscate
 from fader.vision.unet import UNet
 from fader.vision.vqvae import VQVAE
 
-BATCHES = (1, 16)
 TEXT_ENCODER = (
     "parameters and size include CLIP's text encoder, which runs once per category;"
     " multiply–accumulates and times are those of the image encoder"
 )
-
-# Of one measurement: passes go on until they add up to this many seconds, or are this many.
-BUDGET_S, PASSES = 0.3, 30
-# A first pass longer than this is taken as the measurement, for warming up is little of it.
-SLOW_S = 2.0
-# A batch that would take longer, by the time of one image, is not timed.
-LIMIT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -314,93 +304,14 @@ def components(
     FaderError : settings of which no network can be made.
     """
     rows = counts(config, patch)
-    timed = {}
+    timed: dict[str, list[dict[str, Any]]] = {}
     for name, make in parts(config, patch or config.mosaic.fixed).items():
         if runtime.interactive():
             print(f"cost of {name}", file=sys.stderr, flush=True)
-        timed[name] = [t for where in _machines(machine) for t in _timings(make, config, where)]
+        timed[name] = []
+        for where in timing.machines(machine):
+            timed[name] += timing.timings(_on(where, make).run, config.image.size, where)
     return [
-        row | {"timings": timed.get(row["name"]) or _summed(row["parts"], timed)} for row in rows
+        row | {"timings": timed.get(row["name"]) or timing.summed(row["parts"], timed)}
+        for row in rows
     ]
-
-
-def _machines(machine: Machine) -> list[Machine]:
-    """The CPU, and the GPU where there is one; bf16 only where the hardware has it."""
-    if machine.device.type == "cpu":
-        return [machine]
-    cpu = torch.device("cpu")
-    bf16 = machine.precision == "bf16" and runtime.has_bf16(cpu)
-    return [Machine(cpu, "bf16" if bf16 else "fp32"), machine]
-
-
-def _timings(
-    make: Callable[[Machine], Part], config: Config, machine: Machine
-) -> list[dict[str, Any]]:
-    part = _on(machine, make)
-    size = config.image.size
-    facts = machine.facts()
-    timings = []
-    single = 0.0
-    for batch in BATCHES:
-        timing = {
-            "device": machine.device.type,
-            "name": facts["device"],
-            "precision": facts["precision"],
-            "threads": facts["threads"],
-            "batch": batch,
-            "weights": RANDOM,
-            "milliseconds": None,
-            "passes": 0,
-            "note": None,
-        }
-        if single * batch > LIMIT_S:
-            timing["note"] = f"one image takes {single:.1f} s"
-        else:
-            pixels = torch.randint(256, (batch, 3, size, size), dtype=torch.uint8)
-            seconds = _passes(partial(part.run, machine.images(pixels)), machine.device)
-            single = median(seconds) / batch
-            timing |= {"milliseconds": round(1000 * single, 4), "passes": len(seconds)}
-        timings.append(timing)
-    return timings
-
-
-def _passes(run: Callable[[], Any], device: torch.device) -> list[float]:
-    """Seconds of each pass after the first, which warms up; of the first alone when it is slow."""
-
-    def seconds() -> float:
-        began = time.perf_counter()
-        with torch.inference_mode():
-            run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - began
-
-    first = seconds()
-    if first > SLOW_S:
-        return [first]
-    found = [seconds()]
-    while sum(found) < BUDGET_S and len(found) < PASSES:
-        found.append(seconds())
-    return found
-
-
-def _summed(
-    passes: Mapping[str, int], timings: Mapping[str, list[dict[str, Any]]]
-) -> list[dict[str, Any]]:
-    """Timings of a system: its components' one after the other, None where one of them is."""
-    summed = []
-    for entries in zip(*(timings[name] for name in passes), strict=True):
-        at = dict(zip(passes, entries, strict=True))
-        absent = [f"{name}: {t['note']}" for name, t in at.items() if t["note"]]
-        total = None
-        if not absent:
-            total = round(sum(t["milliseconds"] * passes[name] for name, t in at.items()), 4)
-        summed.append(
-            entries[0]
-            | {
-                "milliseconds": total,
-                "passes": min(t["passes"] for t in entries),
-                "note": "; ".join(absent) or None,
-            }
-        )
-    return summed
