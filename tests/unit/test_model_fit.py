@@ -20,7 +20,7 @@ from fader.detectors.base import Detector, Images, Scores
 from fader.evaluation import cost
 from fader.files import digest
 from fader.maskers.attention import AttentionMasker
-from fader.model import card, settings, trainings
+from fader.model import card, settings, system, trainings
 from fader.model.settings import plan
 from fader.model.trainings import Needs
 
@@ -251,8 +251,11 @@ def test_the_milliseconds_of_an_image_are_of_its_masks_too(good, tiny, monkeypat
         return saliency(self, images)
 
     monkeypatch.setattr(AttentionMasker, "saliency", slow)
-    cost = fader.fit(good, detector="ear", preset=tiny, progress=False).facts["cost"]
+    options = {"detector": "ear", "preset": tiny, "progress": False}
+    cost = fader.fit(good, **options).facts["cost"]
     assert cost["milliseconds_per_image"] > 50
+    monkeypatch.setattr(system.System, "learning", None)  # the masks of all take 0.05 s each
+    assert "give more minutes" in line_of(fader.fit, good, minutes=0.01, **options)
 
 
 def test_an_image_unlike_the_rest_is_named(tmp_path, tiny, capfd):

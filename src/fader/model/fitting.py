@@ -168,6 +168,8 @@ def started(
     data = divided(pictures.pixels, plan)
     tell(f"fitting {plan.label} on {len(data.fit)} images, {len(data.out)} are held out")
     system = System(plan, machine)
+    if clock:
+        clock.check(system.masking(data))
     learning = system.learning(data)
     share = 1.0
     if clock:

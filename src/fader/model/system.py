@@ -65,6 +65,9 @@ class Data:
     fit: Tensor
     folds: Mapping[str, Fold]
 
+    def __len__(self) -> int:
+        return len(next(iter(self.pixels.values())))
+
     @property
     def out(self) -> Tensor:
         """Rows of all that is held out, sorted."""
@@ -163,6 +166,16 @@ class System:
         parts = seen.split(self.masker.batch)
         saliency = torch.cat([self.masker.saliency(p.float() / 255).float().cpu() for p in parts])
         return enlarge(binarise(saliency, *masks.threshold(masks.base)), size)
+
+    def masking(self, data: Data) -> float:
+        """Seconds that the masks of all images will take, by those of a first batch."""
+        if self.masker is None:
+            return 0.0
+        few = {side: pixels[: self.masker.batch] for side, pixels in data.pixels.items()}
+        began = time.perf_counter()
+        count = len(self._masks(few))
+        every = len(data) + sum(len(fold.truth) for fold in data.folds.values())
+        return (time.perf_counter() - began) / count * every
 
     def learning(self, data: Data) -> Learning:
         """What the system is fitted and judged on."""
