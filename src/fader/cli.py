@@ -130,6 +130,9 @@ def check(
     update: Annotated[
         bool, typer.Option("--update", help="Make this run (three seeds or more) the expectation.")
     ] = False,
+    pool: Annotated[
+        bool, typer.Option("--pool", help="Likewise, with what another processor measured.")
+    ] = False,
     config: ConfigFile = PARAMS,
 ) -> None:
     """Compare the run's AUROCs with reference/expected.csv; exit status 1 where one is off."""
@@ -137,8 +140,8 @@ def check(
     from fader.report.records import Records
 
     records = Records.read(_planned(config))
-    if update:
-        rows = gate.update(records, gate.EXPECTED)
+    if update or pool:
+        rows = gate.update(records, gate.EXPECTED, pool=pool)
         typer.echo(f"{gate.EXPECTED}: {len(rows)} rows of run {records.config.run!r}")
         return
     cells = gate.compare(records, gate.read(gate.EXPECTED))

@@ -2,6 +2,7 @@
 
 import math
 import re
+from statistics import stdev
 
 import numpy as np
 import pytest
@@ -13,7 +14,16 @@ from fader import config
 from fader.errors import FaderError
 from fader.pipeline.methods import methods
 from fader.report import gate
-from fader.report.gate import Expected, compare, paper_rows, passed, read, render, update, write
+from fader.report.gate import (
+    Expected,
+    compare,
+    paper_rows,
+    passed,
+    read,
+    render,
+    update,
+    write,
+)
 
 BOTTLE = ("mvtec_ad", "bottle")
 
@@ -210,6 +220,21 @@ def test_update_writes_mean_and_tolerance(expected):
     assert image.source == "measured"
     # Three equal seeds say nothing of the spread elsewhere: the floor.
     assert rows["demo", "ear-dinov2", "pixel_auroc"].tolerance == 0.005
+
+
+def test_runs_of_another_processor_are_further_ones(expected):
+    update(run_of(measured(0.90, 0.92, 0.94)), expected)
+    write(expected, [*read(expected), expect(method="gone")])
+    update(run_of(measured(0.80, 0.83, 0.86)), expected, pool=True)
+    rows = by_key(read(expected))
+    row = rows["synthetic", "bolt", "ear-dinov2", "image_auroc"]
+    assert row.mean == 0.875
+    assert row.seeds == (0, 1, 2, 0, 1, 2)
+    six = 3 * stdev([0.90, 0.92, 0.94, 0.80, 0.83, 0.86]) * math.sqrt(1 + 1 / 6)
+    assert six < row.tolerance < six + 0.002  # of deviations that were rounded up
+    assert "several processors" in row.how
+    assert rows["synthetic", "bolt", "ear-dinov2", "pixel_auroc"].tolerance == 0.005
+    assert expect(method="gone") in read(expected)
 
 
 def test_update_leaves_other_runs_and_drops_the_runs_old_rows(expected):

@@ -14,13 +14,16 @@ lie outside). Each cell therefore takes the larger of its own σ and the median 
 of its sort: one metric of one masker's EAR and FADeR, of all variants, of all saliencies, or of one
 baseline. Apart and by the median, since arms that are unstable by nature (a hard or shuffled mask)
 must not widen the others.
+
+Another processor rounds otherwise, which after a short training is worth as much as another seed.
+``update(…, pool=True)`` there takes its runs for further seeds: ``pooled``.
 """
 
 import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
@@ -39,6 +42,7 @@ LEAST_SEEDS = 3
 LEAST_TOLERANCE = 0.005
 PAPER_TOLERANCE = 0.02
 MEASURED_HOW = "max(0.005; 3 sigma sqrt(1 + 1/n)) over the seeds"
+POOLED_HOW = f"{MEASURED_HOW} of several processors"
 PAPER_HOW = "stated tolerance, not measured"
 
 _PAPER_METHODS = {  # table → system of the paper → method of the run `paper`
@@ -65,7 +69,7 @@ class Expected:
     Parameters
     ----------
     mean, tolerance : AUROC.
-    seeds : measured seeds, empty for the paper's.
+    seeds : measured seeds, again for every processor; empty for the paper's.
     source : ``measured`` or ``paper``.
     how : how the tolerance was found.
     """
@@ -327,9 +331,13 @@ def render(cells: Sequence[Cell], colour: bool) -> str:
     return f"{text}\n\n{counts}"
 
 
-def update(records: Records, path: Path) -> list[Expected]:
+def update(records: Records, path: Path, *, pool: bool = False) -> list[Expected]:
     """Replace this run's rows of the file by what its records measured; returns the new rows. Rows
     of other runs stay as they are.
+
+    Parameters
+    ----------
+    pool : take the runs for further ones of those before, whose rows all stay.
 
     Raises
     ------
@@ -376,8 +384,30 @@ def update(records: Records, path: Path) -> list[Expected]:
         )
         for key, by in measured.items()
     ]
+    if pool:
+        before = {row.key: row for row in rows if row.run == run}
+        both = {row.key: pooled(before[row.key], row) for row in new if row.key in before}
+        new = list((before | {row.key: row for row in new} | both).values())
     write(path, [*(row for row in rows if row.run != run), *new])
     return new
+
+
+def pooled(one: Expected, other: Expected) -> Expected:
+    """Mean and tolerance over the runs of both, by mean and variance of either."""
+    counts = [len(row.seeds) for row in (one, other)]
+    total = sum(counts)
+    within = sum(
+        (count - 1) * (row.tolerance / (3 * math.sqrt(1 + 1 / count))) ** 2
+        for count, row in zip(counts, (one, other), strict=True)
+    )
+    between = math.prod(counts) / total * (one.mean - other.mean) ** 2
+    return replace(
+        other,
+        mean=round((counts[0] * one.mean + counts[1] * other.mean) / total, 6),
+        tolerance=tolerance(math.sqrt((within + between) / (total - 1)), total),
+        seeds=(*one.seeds, *other.seeds),
+        how=POOLED_HOW,
+    )
 
 
 def _sort(key: Key) -> tuple[str, str]:
