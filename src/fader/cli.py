@@ -136,15 +136,15 @@ def check(
     config: ConfigFile = PARAMS,
 ) -> None:
     """Compare the run's AUROCs with reference/expected.csv; exit status 1 where one is off."""
-    from fader.report import gate
+    from fader.report import expected, gate
     from fader.report.records import Records
 
     records = Records.read(_planned(config))
     if update or pool:
-        rows = gate.update(records, gate.EXPECTED, pool=pool)
-        typer.echo(f"{gate.EXPECTED}: {len(rows)} rows of run {records.config.run!r}")
+        rows = gate.update(records, expected.EXPECTED, pool=pool)
+        typer.echo(f"{expected.EXPECTED}: {len(rows)} rows of run {records.config.run!r}")
         return
-    cells = gate.compare(records, gate.read(gate.EXPECTED))
+    cells = gate.compare(records, expected.read(expected.EXPECTED))
     typer.echo(gate.render(cells, colour=sys.stdout.isatty()))
     if not gate.passed(cells):
         raise typer.Exit(1)

@@ -23,7 +23,7 @@ import yaml
 from tiny_project import ROOT, Project, checkout, tiny
 
 from fader.data import own, synthetic
-from fader.report import gate
+from fader.report.expected import EXPECTED, Expected, write
 
 pytestmark = pytest.mark.slow
 
@@ -102,7 +102,7 @@ def project(tmp_path_factory) -> Project:
     (root / "presets/real.yaml").write_text(yaml.safe_dump(real, sort_keys=False))
     (root / "presets/ci.yaml").write_text(yaml.safe_dump(full, sort_keys=False))
     pages.add_masker(root)
-    expected = gate.Expected(
+    expected = Expected(
         *("own", "mine", "bolt", "fader-dinov2", "image_auroc"),
         mean=0.5,
         tolerance=1,
@@ -110,7 +110,7 @@ def project(tmp_path_factory) -> Project:
         source="measured",
         how="any",
     )
-    gate.write(root / gate.EXPECTED, [expected])
+    write(root / EXPECTED, [expected])
 
     (root / ".venv").mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):

@@ -10,7 +10,8 @@ from fader.errors import FaderError
 from fader.pipeline import paths
 from fader.pipeline.artifacts import read_header, read_tensors
 from fader.pipeline.jobs import Job
-from fader.report.gate import EXPECTED, Expected, compare, passed, render, update
+from fader.report.expected import EXPECTED, Expected
+from fader.report.gate import compare, passed, render, update
 from fader.report.records import Records
 
 ROOT = Path(__file__).parents[2]

@@ -13,17 +13,9 @@ from hypothesis import strategies as st
 from fader import config
 from fader.errors import FaderError
 from fader.pipeline.methods import methods
-from fader.report import gate
-from fader.report.gate import (
-    Expected,
-    compare,
-    paper_rows,
-    passed,
-    read,
-    render,
-    update,
-    write,
-)
+from fader.report import expected as file
+from fader.report.expected import Expected, paper_rows, read, write
+from fader.report.gate import compare, passed, render, update
 
 BOTTLE = ("mvtec_ad", "bottle")
 
@@ -156,7 +148,7 @@ def test_the_paper_is_never_compared_with_other_data_or_weights(found, row, mess
 
 
 def test_the_committed_rows_of_the_paper_are_the_generated_ones():
-    committed = [found for found in read(REFERENCE / gate.EXPECTED.name) if found.run == "paper"]
+    committed = [found for found in read(REFERENCE / file.EXPECTED.name) if found.run == "paper"]
     assert by_key(committed) == by_key(paper_rows(REFERENCE))
 
 
@@ -273,7 +265,7 @@ def test_an_updated_run_passes_its_own_gate(tmp_path_factory, aurocs):
 @settings(max_examples=25, deadline=None)
 def test_the_tolerance_is_rounded_up_by_less_than_a_thousandth(sigma, seeds):
     exact = max(0.005, 3 * sigma * math.sqrt(1 + 1 / seeds))
-    assert -1e-9 <= gate.tolerance(sigma, seeds) - exact < 0.001
+    assert -1e-9 <= file.tolerance(sigma, seeds) - exact < 0.001
 
 
 def test_unseen_seeds_seldom_fail_the_gate():
@@ -287,7 +279,7 @@ def test_unseen_seeds_seldom_fail_the_gate():
         unseen = 0.012 * draw.standard_normal((1000, 16, seeds))
         off = abs(unseen.mean(axis=-1) - known.mean(axis=-1))
         for name, spread in (("own", sigma), ("pooled", pooled)):
-            outside = off > np.vectorize(gate.tolerance)(spread, 3)
+            outside = off > np.vectorize(file.tolerance)(spread, 3)
             fails[name, seeds] = outside.any(axis=1).mean()
     assert fails["own", 1] > 0.7
     assert fails["own", 3] > 0.45
@@ -339,7 +331,7 @@ def test_rows_survive_the_file(tmp_path):
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path, text, message):
-    head = ",".join(gate.COLUMNS) + "\n"
+    head = ",".join(file.COLUMNS) + "\n"
     text = text.replace("{head}", head) if not text.startswith("demo") else head + text
     path = tmp_path / "expected.csv"
     path.write_text(text)
@@ -383,7 +375,7 @@ def test_every_masker_beats_chance_by_more_than_its_tolerance():
     """The committed expectation of the ci run, over three seeds: saliency finds defects."""
     rows = [
         row
-        for row in gate.read(ROOT / gate.EXPECTED)
+        for row in file.read(ROOT / file.EXPECTED)
         if (row.run, row.metric) == ("ci", "pixel_auroc") and row.method.startswith("mask-")
     ]
     assert {row.method for row in rows} >= {

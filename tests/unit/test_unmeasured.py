@@ -14,6 +14,7 @@ from fader.errors import FaderError
 from fader.files import write_text
 from fader.pipeline import paths
 from fader.report import data, gate, numbers, render, warnings, write
+from fader.report import expected as file
 from fader.report.drawings import Findings
 from fader.report.gate import compare, passed, update
 from fader.report.layout import build
@@ -246,7 +247,7 @@ def test_a_chart_of_nothing_has_words():
 
 def test_the_gate_skips_what_cannot_be_measured_with_words():
     found = run("bare", seeds=(0,))
-    expected = gate.Expected(
+    expected = file.Expected(
         "some", *place("bare"), "pca", "image_auroc", 0.9, 0.01, (0,), "measured", "by hand"
     )
     made = compare(found, [expected])
@@ -257,7 +258,7 @@ def test_the_gate_skips_what_cannot_be_measured_with_words():
 
 
 def test_the_gate_misses_what_is_expected_though_it_cannot_be_measured():
-    expected = gate.Expected(
+    expected = file.Expected(
         "some", *place("bare"), "pca", "pixel_auroc", 0.9, 0.01, (0,), "measured", "by hand"
     )
     made = compare(run("bare"), [expected])
@@ -270,7 +271,7 @@ def test_a_run_of_which_nothing_can_be_expected_passes_with_words(tmp_path):
     assert passed(made)
     assert {cell.verdict for cell in made} == {"skipped"}
     path = tmp_path / "expected.csv"
-    gate.write(path, [])
+    file.write(path, [])
     found = [record for seed in range(3) for record in measured("good", seed=seed)]
     config = tiny([place("good")], detectors=("pca",), run="some", seeds=(0, 1, 2))
     with pytest.raises(FaderError, match=f"'some' has no AUROC to expect: {NO_DEFECTIVE}"):

@@ -22,7 +22,7 @@ from fader.files import shown
 from fader.pipeline import paths
 from fader.pipeline.methods import Method
 from fader.report import data, errata, labels, lengths
-from fader.report.gate import PAPER_TOLERANCE
+from fader.report.expected import PAPER_TOLERANCE
 from fader.report.layout import Table, seeds_sentence
 from fader.report.records import Records
 from fader.report.render import signed

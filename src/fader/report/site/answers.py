@@ -8,7 +8,7 @@ import pandas as pd
 
 from fader.pipeline.methods import Method, of_variant
 from fader.report import labels
-from fader.report.gate import PAPER_TOLERANCE
+from fader.report.expected import PAPER_TOLERANCE
 from fader.report.layout import Table
 from fader.report.paper import AVERAGE
 from fader.report.records import Records

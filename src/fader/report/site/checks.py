@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fader.errors import FaderError
+from fader.report import expected as file
 from fader.report import gate
 from fader.report.records import Records
 from fader.report.render import ABSENT, signed
@@ -39,9 +40,9 @@ def check(records: Records) -> Gate:
     ------
     FaderError : the file of expected AUROCs is missing or damaged.
     """
-    expected, run = gate.read(gate.EXPECTED), records.config.run
+    expected, run = file.read(file.EXPECTED), records.config.run
     if not any(row.run == run for row in expected):
-        return Gate(None, f"Not checked: {gate.EXPECTED} has no rows for run {run!r}.", {}, None)
+        return Gate(None, f"Not checked: {file.EXPECTED} has no rows for run {run!r}.", {}, None)
     try:
         cells = gate.compare(records, expected)
     except FaderError as error:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from fader.pipeline.methods import Method
 from fader.report import render
-from fader.report.gate import PAPER_TOLERANCE
+from fader.report.expected import PAPER_TOLERANCE
 from fader.report.layout import Column, Group, Table
 from fader.report.paper import AVERAGE
 from fader.report.records import Record, Records
