@@ -189,9 +189,9 @@ def _check_beside(images: Sequence[Path], *, lone: bool) -> None:
     """FaderError where an image of a folder is called as the mask of another one beside it; or, of
     defects (``lone``), where two are called the same but for their suffix."""
     there: dict[tuple[Path, str], Path] = {}
-    for path in images:
+    for path in images if lone else ():
         other = there.setdefault((path.parent, nfc(path.stem)), path)
-        if lone and other is not path:
+        if other is not path:
             raise FaderError(
                 f"{shown(other)} and {shown(path.name)}: two images, or one and its mask? rename"
                 f" one, or move the mask to {MASKS}/<defect>"

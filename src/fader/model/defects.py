@@ -132,9 +132,9 @@ def _of_files(found: Found, masks: Found) -> dict[int, Path]:
     images = [Named(*each) for each in zip(found.places, found.names, found.names, strict=True)]
     named = [Named(place, shown(f), shown(f)) for place, f in zip(masks.places, files, strict=True)]
     of_rows = {row: files[number] for row, number in pairs(images, named).items()}
-    unused = set(files) - set(of_rows.values())
+    used = set(of_rows.values())
     for mask in files:
-        if mask in unused:
+        if mask not in used:
             raise FaderError(
                 f"{shown(mask)}: mask without an image among the defects; correct its name or"
                 " remove it"

@@ -65,8 +65,11 @@ class Data:
     fit: Tensor
     folds: Mapping[str, Fold]
 
-    def __len__(self) -> int:
-        return len(next(iter(self.pixels.values())))
+    @property
+    def count(self) -> int:
+        """How many images there are, the defective copies included."""
+        given = len(next(iter(self.pixels.values())))
+        return given + sum(len(fold.truth) for fold in self.folds.values())
 
     @property
     def out(self) -> Tensor:
@@ -174,8 +177,7 @@ class System:
         few = {side: pixels[: self.masker.batch] for side, pixels in data.pixels.items()}
         began = time.perf_counter()
         count = len(self._masks(few))
-        every = len(data) + sum(len(fold.truth) for fold in data.folds.values())
-        return (time.perf_counter() - began) / count * every
+        return (time.perf_counter() - began) / count * data.count
 
     def learning(self, data: Data) -> Learning:
         """What the system is fitted and judged on."""
@@ -187,9 +189,8 @@ class System:
             for name, fold in data.folds.items()
         }
         seconds = time.perf_counter() - began if masker else 0.0
-        count = len(normals) + sum(len(fold.defective) for fold in folds.values())
         checked = self._judged(folds["checked"], data.folds["checked"].kinds)
-        return Learning(normals, normals[data.fit], folds, checked, seconds / count)
+        return Learning(normals, normals[data.fit], folds, checked, seconds / data.count)
 
     def _judged(self, examples: Examples, kinds: tuple[str, ...]) -> Examples:
         name = self.plan.detector

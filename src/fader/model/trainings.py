@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 import fader
 from fader.config import parse
+from fader.detectors.fader.search import grid
 from fader.errors import FaderError
 from fader.evaluation.selection import Examples
 from fader.files import digest, write_text
@@ -146,7 +147,7 @@ def needs(plan: Plan, learning: Learning, machine: Machine, *, suspects: bool) -
         scored += len(plan.config.ear.scales) * _size(held)
     if plan.detector == "ear":
         return Needs(training, scored * score)
-    points = len(plan.config.fader.lrs) * len(plan.config.fader.schedules)
+    points = len(grid(plan.config.fader))
     step, _ = measured("fader")  # its network is EAR's: a score takes as long
     training += points * total(plan.config.fader) * step
     return Needs(training, (scored + points * _size(held)) * score)

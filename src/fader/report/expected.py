@@ -166,7 +166,7 @@ def pooled(one: Expected, other: Expected) -> Expected:
     counts = [len(row.seeds) for row in (one, other)]
     total = sum(counts)
     within = sum(
-        (count - 1) * (row.tolerance / (3 * math.sqrt(1 + 1 / count))) ** 2
+        (count - 1) * (row.tolerance / _sigmas(count)) ** 2
         for count, row in zip(counts, (one, other), strict=True)
     )
     between = math.prod(counts) / total * (one.mean - other.mean) ** 2
@@ -181,6 +181,11 @@ def pooled(one: Expected, other: Expected) -> Expected:
 
 def tolerance(sigma: float, seeds: int) -> float:
     """max(0.005, 3 · σ · √(1 + 1/n)) rounded up to 0.001, for a mean over ``seeds`` = n seeds."""
-    exact = max(LEAST_TOLERANCE, 3 * sigma * math.sqrt(1 + 1 / seeds))
+    exact = max(LEAST_TOLERANCE, sigma * _sigmas(seeds))
     # The inner rounding keeps 0.04 from becoming 0.041 through its last bit.
     return math.ceil(round(1000 * exact, 6)) / 1000
+
+
+def _sigmas(seeds: int) -> float:
+    """How many σ a tolerance is: 3 · √(1 + 1/n)."""
+    return 3 * math.sqrt(1 + 1 / seeds)

@@ -249,8 +249,9 @@ def update(records: Records, path: Path, *, pool: bool = False) -> list[Expected
     ]
     if pool:
         before = {row.key: row for row in rows if row.run == run}
-        both = {row.key: pooled(before[row.key], row) for row in new if row.key in before}
-        new = list((before | {row.key: row for row in new} | both).values())
+        for row in new:
+            before[row.key] = pooled(before[row.key], row) if row.key in before else row
+        new = list(before.values())
     write(path, [*(row for row in rows if row.run != run), *new])
     return new
 
