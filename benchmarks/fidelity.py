@@ -1,6 +1,6 @@
-"""EAR on real categories, one factor at a time: what its AUROC depends on (docs/fidelity.md).
+"""EAR and FADeR on real categories, one factor at a time: what AUROC depends on (docs/fidelity.md).
 
-    python benchmarks/fidelity.py CATEGORY... --data DIR --out FILE [--seeds K...]
+    python benchmarks/fidelity.py CATEGORY... --data DIR --out FILE [--seeds K...] [--fader]
         [--set KEY=VALUE...] [--set KEY=VALUE...]
 
 ``DIR`` holds the categories' folders in MVTec AD's layout. EAR is trained as the preset ``real``
@@ -9,7 +9,8 @@ alone. ``FILE`` gets a row a seed and mosaic scale: test image and pixel AUROC, 
 the saliency alone, validation AUROCs, and how often ten splits of the held-out normals choose the
 scale, by the rule of today and by the one before (a tenth of the normals, the best mean). Sixty
 normals are held out, so that ten splits of twenty differ, and no training is needed for another
-split.
+split. With ``--fader``, FADeR is trained on that EAR at the scale that most splits choose, at every
+point of the grid of η and schedule, and ``FILE`` gets a row a point.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import csv
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,8 +34,10 @@ from torch.nn import functional as F
 from fader import detectors, maskers, runtime
 from fader.config import Config, load, parse
 from fader.data import defects, mvtec, pack
-from fader.detectors.base import Images
+from fader.detectors.base import Detector, Images
 from fader.detectors.ear import Ear
+from fader.detectors.fader import PROPOSED, Fader
+from fader.detectors.fader.search import grid, search
 from fader.detectors.reconstruction import SCHEDULES
 from fader.evaluation import metrics
 from fader.evaluation.selection import Evidence, Examples, choose, larger_first
@@ -58,6 +60,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of categories")
     parser.add_argument("--out", type=Path, required=True, help="CSV file, appended to")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings")
+    parser.add_argument("--fader", action="store_true", help="FADeR too, on every EAR")
     parser.add_argument(
         "--set", nargs="*", action="append", metavar="KEY=VALUE", help="ear.steps=200"
     )
@@ -68,7 +71,8 @@ def main() -> None:
         for settings in args.set or [[]]:
             inside = INSIDE in settings
             config = changed(base, [one for one in settings if one != INSIDE])
-            for rows in measured(config, args.data, category, args.seeds, inside, saliency):
+            study = Study(config, args.data, category, saliency)
+            for rows in (study.rows(seed, inside, args.fader) for seed in args.seeds):
                 new = not args.out.exists()
                 with args.out.open("a", newline="", encoding="utf-8") as stream:
                     writer = csv.DictWriter(stream, ["category", "set", *rows[0]])
@@ -113,68 +117,109 @@ def changed(config: Config, settings: list[str]) -> Config:
     return parse(values, "fidelity")
 
 
-def measured(
-    config: Config,
-    data: Path,
-    category: str,
-    seeds: list[int],
-    inside: bool,
-    known: Salient,
-) -> Iterator[list[dict[str, Any]]]:
-    """For each seed, a row a mosaic scale; ``known`` keeps saliency maps between calls."""
-    machine = runtime.start(config.runtime)
-    size, settings = config.image.size, config.masks.settings(config.masks.base)
-    arrays = pack.read_category(mvtec.index(data, category), [size])
-    order = np.random.default_rng(7).permutation(len(arrays.train[size]))
-    held, fit = np.sort(order[:HELD]), np.sort(order[HELD:])
-    painted, truth, _ = defects.paint(arrays.train[size][held], per_image=COPIES, seed=11)
-    rule, level = config.masks.threshold(config.masks.base)
-    masker = maskers.create("base", settings, maskers.Context(category, machine))
+class Study:
+    """A category as it is under one configuration; ``known`` keeps saliency maps between them."""
 
-    def images(name: str, pixels: np.ndarray) -> tuple[Images, Tensor]:
-        tensor, key = torch.from_numpy(pixels), (name, size, str(settings))
-        if key not in known:
-            known[key] = masker.saliency(tensor.float() / 255)
-        saliency = known[key]
-        return Images(tensor, enlarge(binarise(saliency, rule, level), size)), saliency
+    def __init__(self, config: Config, data: Path, category: str, known: Salient) -> None:
+        self.config, self.category = config, category
+        self.place = detectors.Context.of(config, runtime.start(config.runtime))
+        size, settings = config.image.size, config.masks.settings(config.masks.base)
+        arrays = pack.read_category(mvtec.index(data, category), [size])
+        order = np.random.default_rng(7).permutation(len(arrays.train[size]))
+        self.before = max(2, round(BEFORE * len(order)))
+        held, fit = np.sort(order[:HELD]), np.sort(order[HELD:])
+        painted, truth, _ = defects.paint(arrays.train[size][held], per_image=COPIES, seed=11)
+        rule, level = config.masks.threshold(config.masks.base)
+        about = maskers.Context(category, self.place.machine)
+        masker = maskers.create("base", settings, about)
 
-    train, test = images("train", arrays.train[size])[0], images("test", arrays.test[size])
-    examples = Examples(train[held], images("painted", painted)[0], torch.from_numpy(truth))
-    maps = F.interpolate(test[1][:, None], size=(size, size), mode="bilinear")[:, 0]
-    of_saliency = metrics.pixel_metrics(maps.numpy(), arrays.mask)["pixel_auroc"]
-    place = detectors.Context.of(config, machine)
-    before = max(2, round(BEFORE * len(order)))
-    for seed in seeds:
-        model = (InsideMasks if inside else Ear)(place, config.ear, config.ear.scales[0])
+        def images(name: str, pixels: np.ndarray) -> tuple[Images, Tensor]:
+            tensor, key = torch.from_numpy(pixels), (name, size, str(settings))
+            if key not in known:
+                known[key] = masker.saliency(tensor.float() / 255)
+            saliency = known[key]
+            return Images(tensor, enlarge(binarise(saliency, rule, level), size)), saliency
+
+        train, _ = images("train", arrays.train[size])
+        self.test, saliency = images("test", arrays.test[size])
+        self.label, self.mask = arrays.label, arrays.mask
+        self.fitted = train[fit]
+        held_out = images("painted", painted)[0]
+        self.examples = Examples(train[held], held_out, torch.from_numpy(truth))
+        maps = F.interpolate(saliency[:, None], size=(size, size), mode="bilinear")[:, 0]
+        self.saliency_pixel = metrics.pixel_metrics(maps.numpy(), arrays.mask)["pixel_auroc"]
+
+    def rows(self, seed: int, inside: bool, fader: bool) -> list[dict[str, Any]]:
+        """A row a mosaic scale of EAR, and one a point of FADeR's grid."""
+        settings = self.config.ear
+        ear = (InsideMasks if inside else Ear)(self.place, settings, settings.scales[0])
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            places = partial(_checkpoint, Path(folder))
-            model.fit(train[fit], Run(seed, category, places))
-        seconds = time.perf_counter() - began
+            ear.fit(self.fitted, Run(seed, self.category, partial(_checkpoint, Path(folder))))
+        about = {"detector": "ear", "seed": seed, "seconds": round(time.perf_counter() - began)}
         found, rows = {}, []
-        for scale in larger_first(config.ear.scales):
-            model.scale = scale
-            found[scale] = examples.evidence(model)
-            scores = model.scores(test[0])
-            pixels = metrics.pixel_metrics(scores.maps.numpy(), arrays.mask)
-            rows.append(
-                {
-                    "seed": seed,
-                    "scale": scale,
-                    "image_auroc": metrics.auroc(scores.images.numpy(), arrays.label),
-                    "pixel_auroc": pixels["pixel_auroc"],
-                    "saliency_pixel": of_saliency,
-                    "masked": float(test[0].masks.float().mean()),  # type: ignore[union-attr]
-                    "validation_image": found[scale].image_auroc,
-                    "validation_pixel": found[scale].pixel_auroc,
-                    "seconds": round(seconds),
-                }
+        for scale in larger_first(settings.scales):
+            ear.scale = scale
+            found[scale] = self.examples.evidence(ear)
+            rows.append(about | {"scale": scale, "point": ""} | self.judged(ear, found[scale]))
+        rows = chosen(rows, found, self.before)
+        if fader:
+            most = max(rows, key=lambda row: row["chosen"])
+            ear.scale = most["scale"]
+            rows += self.of_fader(ear, seed)
+        return rows
+
+    def of_fader(self, ear: Ear, seed: int) -> list[dict[str, Any]]:
+        """A row a point of the grid, on an EAR at its mosaic scale."""
+        settings = self.config.fader.model_copy(update={"watch": "last"})
+        began = time.perf_counter()
+        rows: list[dict[str, Any]] = []
+
+        def validate(detector: Fader) -> Evidence:
+            evidence = self.examples.evidence(detector)
+            about = {"detector": "fader", "seed": seed, "scale": ear.scale}
+            point = f"{detector.point.lr:g} {detector.point.schedule}"
+            seconds = {"seconds": round(time.perf_counter() - began)}
+            rows.append(about | seconds | {"point": point} | self.judged(detector, evidence))
+            return evidence
+
+        with tempfile.TemporaryDirectory() as folder:
+            run = Run(seed, self.category, partial(_checkpoint, Path(folder)))
+            outcomes = search(
+                ear,
+                settings,
+                PROPOSED,
+                grid(settings),
+                self.fitted,
+                run,
+                validate=validate,
+                watch=lambda detector: [],
             )
-        chosen, earlier = choices(found, KEPT, 0.05), choices(found, before, 1.0)
-        yield [
-            row | {"chosen": chosen[row["scale"]], "chosen_before": earlier[row["scale"]]}
-            for row in rows
-        ]
+        found = {place: outcome.validation for place, outcome in enumerate(outcomes)}
+        return chosen(rows, found, self.before)
+
+    def judged(self, detector: Detector, evidence: Evidence) -> dict[str, Any]:
+        """Test and validation AUROCs of a detector."""
+        scores = detector.scores(self.test)
+        return {
+            "image_auroc": metrics.auroc(scores.images.numpy(), self.label),
+            "pixel_auroc": metrics.pixel_metrics(scores.maps.numpy(), self.mask)["pixel_auroc"],
+            "saliency_pixel": self.saliency_pixel,
+            "masked": float(self.test.masks.float().mean()),  # type: ignore[union-attr]
+            "validation_image": evidence.image_auroc,
+            "validation_pixel": evidence.pixel_auroc,
+        }
+
+
+def chosen(
+    rows: list[dict[str, Any]], found: dict[int, Evidence], before: int
+) -> list[dict[str, Any]]:
+    """The rows of the candidates ``found``, with how often each is chosen."""
+    now, earlier = choices(found, KEPT, 0.05), choices(found, before, 1.0)
+    return [
+        row | {"chosen": now[candidate], "chosen_before": earlier[candidate]}
+        for candidate, row in zip(found, rows, strict=True)
+    ]
 
 
 def _checkpoint(folder: Path, stage: str) -> Checkpoint:
@@ -182,12 +227,12 @@ def _checkpoint(folder: Path, stage: str) -> Checkpoint:
 
 
 def choices(found: dict[int, Evidence], count: int, tie: float) -> Counter[int]:
-    """Scale → in how many of ten splits, of ``count`` held-out normals each, it is chosen."""
+    """Candidate → in how many of ten splits, of ``count`` held-out normals each, it is chosen."""
     random = np.random.default_rng(0)
     counts: Counter[int] = Counter()
     for number in range(SPLITS):
         rows = np.sort(random.permutation(HELD)[:count])
-        split = {scale: _of(evidence, rows) for scale, evidence in found.items()}
+        split = {candidate: _of(evidence, rows) for candidate, evidence in found.items()}
         counts[choose(split, criterion="mean", tie=tie, seed=number).chosen] += 1
     return counts
 
