@@ -75,10 +75,14 @@ def main() -> None:
             for rows in (study.rows(seed, inside, args.fader) for seed in args.seeds):
                 new = not args.out.exists()
                 with args.out.open("a", newline="", encoding="utf-8") as stream:
-                    writer = csv.DictWriter(stream, ["category", "set", *rows[0]])
+                    writer = csv.DictWriter(stream, ["machine", "category", "set", *rows[0]])
                     if new:
                         writer.writeheader()
-                    about = {"category": category, "set": " ".join(settings)}
+                    about = {
+                        "machine": runtime.cpu_name(),
+                        "category": category,
+                        "set": " ".join(settings),
+                    }
                     writer.writerows(about | row for row in rows)
 
 
