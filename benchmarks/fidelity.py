@@ -7,7 +7,7 @@
 says but for what is set, once for every ``--set``; ``inside=true`` takes the loss inside the masks
 alone. ``FILE`` gets a row a seed and mosaic scale: test image and pixel AUROC, the pixel AUROC of
 the saliency alone, validation AUROCs, and how often ten splits of the held-out normals choose the
-scale, by the rule of today and by the one before (a tenth of the normals, the best mean). Sixty
+scale: by the rule of ties, by the best mean, and by the best mean on a tenth of the normals. Sixty
 normals are held out, so that ten splits of twenty differ, and no training is needed for another
 split. With ``--fader``, FADeR is trained on that EAR at the scale that most splits choose, at every
 point of the grid of η and schedule, and ``FILE`` gets a row a point.
@@ -219,9 +219,13 @@ def chosen(
     rows: list[dict[str, Any]], found: dict[int, Evidence], before: int
 ) -> list[dict[str, Any]]:
     """The rows of the candidates ``found``, with how often each is chosen."""
-    now, earlier = choices(found, KEPT, 0.05), choices(found, before, 1.0)
+    by = {
+        "chosen": choices(found, KEPT, 0.05),
+        "chosen_best": choices(found, KEPT, None),
+        "chosen_before": choices(found, before, None),
+    }
     return [
-        row | {"chosen": now[candidate], "chosen_before": earlier[candidate]}
+        row | {name: counts[candidate] for name, counts in by.items()}
         for candidate, row in zip(found, rows, strict=True)
     ]
 
@@ -230,7 +234,7 @@ def _checkpoint(folder: Path, stage: str) -> Checkpoint:
     return Checkpoint(folder / stage, stage)
 
 
-def choices(found: dict[int, Evidence], count: int, tie: float) -> Counter[int]:
+def choices(found: dict[int, Evidence], count: int, tie: float | None) -> Counter[int]:
     """Candidate → in how many of ten splits, of ``count`` held-out normals each, it is chosen."""
     random = np.random.default_rng(0)
     counts: Counter[int] = Counter()

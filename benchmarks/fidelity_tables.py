@@ -3,10 +3,11 @@
     python benchmarks/fidelity_tables.py [ROWS] [--curve FILE]
 
 Prints a table of EAR and one of FADeR; a row is a category under one configuration on one machine,
-its AUROCs are means over seeds with the standard deviation behind ±. *Label-free* is what the
-choice of m* (of η and schedule) gets: the AUROC of every candidate, weighted by how many of the ten
-splits take it; *regret* is what that gives away against the best candidate, *before* the same with
-a tenth of the normals and no rule of ties. ``--curve`` draws EAR against its length in steps, mean
+its AUROCs are means over seeds with the standard deviation behind ±, as the label-free choice gets
+them: every candidate's, weighted by how many of the ten splits take it. Of EAR's mosaic scales that
+is the choice by the rule of ties, of FADeR's grid the best point where that was recorded. *Regret*
+is what each rule gives away against the best candidate: ties and best on twenty normals, best on a
+tenth of them. ``--curve`` draws EAR against its length in steps, mean
 over seeds and machines.
 """
 
@@ -22,6 +23,7 @@ from fader.report.figures.style import plt
 
 ROWS = Path(__file__).with_name("fidelity.csv")
 GROUP = ["category", "set", "machine"]
+RULES = {"chosen": "ties", "chosen_best": "best", "chosen_before": "a tenth"}
 MEASURES = ["image_auroc", "pixel_auroc", "validation_image", "validation_pixel"]
 LENGTH = "ear.steps=600"  # of every study that sets no other; it goes without saying
 
@@ -32,7 +34,9 @@ def main() -> None:
     parser.add_argument("rows", type=Path, nargs="?", default=ROWS, help="CSV file")
     parser.add_argument("--curve", type=Path, help="SVG file to draw")
     args = parser.parse_args()
-    rows = pd.read_csv(args.rows, keep_default_na=False, na_values={name: "" for name in MEASURES})
+    rows = pd.read_csv(
+        args.rows, keep_default_na=False, na_values={name: "" for name in [*MEASURES, *RULES]}
+    )
     rows["set"] = rows.set.map(of_ear)
     for detector, candidate in (("ear", "scale"), ("fader", "point")):
         of = rows[rows.detector == detector]
@@ -52,34 +56,38 @@ def named(settings: str) -> str:
     return " ".join(one for one in settings.split() if one != LENGTH) or "as it is"
 
 
-def label_free(rows: pd.DataFrame, choice: str = "chosen") -> pd.DataFrame:
-    """(category, set, machine, seed) → every measure as the label-free choice gets it."""
-    taken = rows[rows[choice] > 0]
-    weighted = taken[MEASURES].multiply(taken[choice] / 10, axis=0)
-    return weighted.groupby([taken[name] for name in [*GROUP, "seed"]]).sum(min_count=1)
+def label_free(rows: pd.DataFrame, rule: str = "chosen") -> pd.DataFrame:
+    """(category, set, machine, seed) → every measure as a rule's choice gets it; NaN where what
+    the rule chooses was not recorded."""
+    weighted = rows[MEASURES].multiply(rows[rule] / 10, axis=0).where(rows[rule] != 0, 0.0)
+    groups = weighted.groupby([rows[name] for name in [*GROUP, "seed"]])
+    return groups.agg(lambda values: values.sum(skipna=False))
 
 
 def table(rows: pd.DataFrame, candidate: str) -> pd.DataFrame:
     """A row a category, configuration and machine."""
-    chosen, before, lines = label_free(rows), label_free(rows, "chosen_before"), []
+    found = {rule: label_free(rows, rule) for rule in RULES}
+    lines = []
     for key, of in rows.groupby(GROUP, sort=False):
         category, settings, machine = key
-        counts = of.groupby(candidate)[["chosen", "chosen_before"]].sum()
+        means = of.groupby(candidate).image_auroc.mean()
         line = {
             "category": category,
             "set": named(settings),
             "machine": machine,
             "seeds": of.seed.nunique(),
-            candidate: ", ".join(map(str, counts.index)),
-            "test image": " ".join(map(_short, of.groupby(candidate).image_auroc.mean())),
-            "chosen": " ".join(map(str, counts.chosen)),
-            "chosen before": " ".join(map(str, counts.chosen_before)),
+            candidate: ", ".join(map(str, means.index)),
+            "test image": " ".join(map(_short, means)),
         }
         best = of.groupby("seed").image_auroc.max()
-        for name, choice in (("regret", chosen), ("before", before)):
-            line[name] = _short((best - choice.loc[key].image_auroc).mean())
-        found = chosen.loc[key]
-        lines.append(line | {name.replace("_", " "): _spread(found[name]) for name in MEASURES})
+        for rule, name in RULES.items():
+            counts = of.groupby(candidate)[rule].sum(min_count=1)
+            line[name] = "–" if counts.isna().any() else " ".join(f"{n:.0f}" for n in counts)
+            line[f"regret, {name}"] = _spread(best - found[rule].loc[key].image_auroc, False)
+        taken = found["chosen"].loc[key]
+        if candidate == "point" and of.chosen_best.notna().all():
+            taken = found["chosen_best"].loc[key]
+        lines.append(line | {name.replace("_", " "): _spread(taken[name]) for name in MEASURES})
     return pd.DataFrame(lines)
 
 
@@ -87,12 +95,12 @@ def _short(value: float) -> str:
     return f"{value:.3f}".replace("0.", ".", 1)
 
 
-def _spread(values: pd.Series) -> str:
-    """Mean, and the standard deviation over seeds where there are several."""
-    if values.isna().all():
+def _spread(values: pd.Series, deviation: bool = True) -> str:
+    """Mean, and the standard deviation over seeds where there are several and it is asked for."""
+    if values.isna().any():
         return "–"
-    deviation = f" ± {_short(values.std())}" if len(values) > 1 else ""
-    return _short(values.mean()) + deviation
+    spread = f" ± {_short(values.std())}" if deviation and len(values) > 1 else ""
+    return _short(values.mean()) + spread
 
 
 def draw(rows: pd.DataFrame, path: Path) -> None:

@@ -34,6 +34,7 @@ def rows(**changes: object) -> pd.DataFrame:
             "validation_image": [0.5, 0.5],
             "validation_pixel": [0.5, 0.5],
             "chosen": [7, 3],
+            "chosen_best": float("nan"),
             "chosen_before": [0, 10],
         }
     )
@@ -53,10 +54,18 @@ def test_a_row_of_the_table_over_two_seeds(tables: ModuleType) -> None:
     assert line["set"] == "as it is"
     assert line["seeds"] == 2
     assert line["test image"] == ".650 .850"
-    assert line["chosen"] == "14 6"
-    assert line["regret"] == ".140"  # .8 − .66 and .9 − .76
-    assert line["before"] == ".000"
+    assert line["ties"] == "14 6"
+    assert line["regret, ties"] == ".140"  # .8 − .66 and .9 − .76
+    assert line["regret, a tenth"] == ".000"
+    assert line["best"] == line["regret, best"] == "–"  # not recorded
     assert line["image auroc"] == ".710 ± .071"  # .66 and .76
+
+
+def test_of_faders_grid_the_best_is_taken_where_it_was_recorded(tables: ModuleType) -> None:
+    points = rows(point=["a", "b"])
+    assert tables.table(points, "point").iloc[0]["image auroc"] == ".660"
+    points = rows(point=["a", "b"], chosen_best=[5, 5])
+    assert tables.table(points, "point").iloc[0]["image auroc"] == ".700"
 
 
 def test_measures_that_were_not_kept_are_dashes(tables: ModuleType) -> None:
