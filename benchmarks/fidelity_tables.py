@@ -37,12 +37,11 @@ def main() -> None:
     rows = pd.read_csv(
         args.rows, keep_default_na=False, na_values={name: "" for name in [*MEASURES, *RULES]}
     )
-    rows["set"] = rows.set.map(of_ear)
-    for detector, candidate in (("ear", "scale"), ("fader", "point")):
-        of = rows[rows.detector == detector]
+    ear = rows[rows.detector == "ear"].assign(set=rows.set.map(of_ear))
+    for of, candidate in ((ear, "scale"), (rows[rows.detector == "fader"], "point")):
         print(table(of, candidate).to_markdown(index=False, disable_numparse=True), end="\n\n")
     if args.curve:
-        draw(rows[rows.detector == "ear"], args.curve)
+        draw(ear, args.curve)
         print(f"{args.curve} drawn", file=sys.stderr)
 
 
@@ -52,8 +51,8 @@ def of_ear(settings: str) -> str:
 
 
 def named(settings: str) -> str:
-    """The settings less what goes without saying."""
-    return " ".join(one for one in settings.split() if one != LENGTH) or "as it is"
+    """The settings of EAR less what goes without saying."""
+    return " ".join(one for one in of_ear(settings).split() if one != LENGTH) or "as it is"
 
 
 def label_free(rows: pd.DataFrame, rule: str = "chosen") -> pd.DataFrame:

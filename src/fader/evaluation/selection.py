@@ -10,7 +10,7 @@ Twenty normals cannot tell an AUROC of .63 from one of .57. So candidates *tie* 
 they are no worse than it in some share of bootstrap resamples of the held-out images, each with its
 defective copies. Among mosaic scales that tie the largest is taken, since a small mosaic leaks the
 defect (EAR). No reasoning prefers a learning rate or a schedule, so of FADeR's grid the best is
-taken; preferring the first of those that tie would have cost .02 of image AUROC
+taken: on transistor that gives .02 of image AUROC away, the first of those that tie .08
 (docs/fidelity.md).
 """
 
