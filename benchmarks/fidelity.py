@@ -221,8 +221,8 @@ def chosen(
     """The rows of the candidates ``found``, with how often each is chosen."""
     by = {
         "chosen": choices(found, KEPT, 0.05),
-        "chosen_best": choices(found, KEPT, None),
-        "chosen_before": choices(found, before, None),
+        "chosen_best": choices(found, KEPT, 1.0),
+        "chosen_before": choices(found, before, 1.0),
     }
     return [
         row | {name: counts[candidate] for name, counts in by.items()}
@@ -234,7 +234,7 @@ def _checkpoint(folder: Path, stage: str) -> Checkpoint:
     return Checkpoint(folder / stage, stage)
 
 
-def choices(found: dict[int, Evidence], count: int, tie: float | None) -> Counter[int]:
+def choices(found: dict[int, Evidence], count: int, tie: float) -> Counter[int]:
     """Candidate → in how many of ten splits, of ``count`` held-out normals each, it is chosen."""
     random = np.random.default_rng(0)
     counts: Counter[int] = Counter()

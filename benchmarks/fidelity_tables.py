@@ -4,10 +4,9 @@
 
 Prints a table of EAR and one of FADeR; a row is a category under one configuration on one machine,
 its AUROCs are means over seeds with the standard deviation behind ±, as the label-free choice gets
-them: every candidate's, weighted by how many of the ten splits take it. Of EAR's mosaic scales that
-is the choice by the rule of ties, of FADeR's grid the best point where that was recorded. *Regret*
-is what each rule gives away against the best candidate: ties and best on twenty normals, best on a
-tenth of them. ``--curve`` draws EAR against its length in steps, mean
+them: every candidate's, weighted by how many of the ten splits take it by the rule of ties, in the
+order in which its run listed them. *Regret* is what each rule gives away against the best
+candidate: ties and best on twenty normals, best on a tenth of them. ``--curve`` draws EAR against its length in steps, mean
 over seeds and machines.
 """
 
@@ -84,8 +83,6 @@ def table(rows: pd.DataFrame, candidate: str) -> pd.DataFrame:
             line[name] = "–" if counts.isna().any() else " ".join(f"{n:.0f}" for n in counts)
             line[f"regret, {name}"] = _spread(best - found[rule].loc[key].image_auroc, False)
         taken = found["chosen"].loc[key]
-        if candidate == "point" and of.chosen_best.notna().all():
-            taken = found["chosen_best"].loc[key]
         lines.append(line | {name.replace("_", " "): _spread(taken[name]) for name in MEASURES})
     return pd.DataFrame(lines)
 

@@ -90,7 +90,7 @@ def judged(context: Context, model: Ear, masker: str, trained: str) -> list[dict
                 "validation_pixel": found[scale].pixel_auroc,
             }
         )
-    chosen = inputs.choose(context, found, context.config.validation.tie).chosen
+    chosen = inputs.choose(context, found).chosen
     return [row | {"chosen": row["scale"] == chosen} for row in rows]
 
 

@@ -61,13 +61,6 @@ def test_a_row_of_the_table_over_two_seeds(tables: ModuleType) -> None:
     assert line["image auroc"] == ".710 ± .071"  # .66 and .76
 
 
-def test_of_faders_grid_the_best_is_taken_where_it_was_recorded(tables: ModuleType) -> None:
-    points = rows(point=["a", "b"])
-    assert tables.table(points, "point").iloc[0]["image auroc"] == ".660"
-    points = rows(point=["a", "b"], chosen_best=[5, 5])
-    assert tables.table(points, "point").iloc[0]["image auroc"] == ".700"
-
-
 def test_measures_that_were_not_kept_are_dashes(tables: ModuleType) -> None:
     line = tables.table(rows(pixel_auroc=float("nan")), "scale").iloc[0]
     assert line["pixel auroc"] == "–"

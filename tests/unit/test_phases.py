@@ -205,7 +205,7 @@ def touched(before: Config, after: Config) -> set[str]:
     [
         ("datasets.synthetic_small.seed", 9, {"dataset", "pack"}),
         ("validation.most", 0.2, {"pack", "report"}),
-        ("validation.tie", 0.2, {"mosaic", "report"}),
+        ("validation.tie", 0.2, {"mosaic", "fader", "plugin", "variant", "report"}),
         ("image.size", 32, {"pack", "cost"}),
         (
             "masks.level",

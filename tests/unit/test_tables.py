@@ -459,12 +459,12 @@ def test_caption_states_seeds_size_and_how_choices_were_made():
     assert "64 × 64 pixels" in made.caption
     assert "No test label was used for any choice" in made.caption
     assert "by the mean of image and pixel AUROC of held-out training normals" in made.caption
-    assert "no worse than the best in 5% of bootstrap resamples, the largest." in made.caption
+    assert "no worse than the best in 5% of bootstrap resamples, the largest scale" in made.caption
     other = first([], validation__criterion="pixel", mosaic__policy="fixed").caption
     assert "by pixel AUROC of held-out" in other
-    fixed = first([], mosaic__policy="fixed").caption
-    assert "fixed beforehand" in fixed
-    assert "bootstrap resamples" not in fixed
+    assert "the first point of the grid" in other
+    assert "largest scale" not in other
+    assert "fixed beforehand" in first([], mosaic__policy="fixed").caption
     oracle = first([], mosaic__policy="oracle").caption
     assert "test labels were used" in oracle
     assert "no test label" not in oracle

@@ -113,8 +113,8 @@ class Validation(Section):
         description="what candidates are compared by: image or pixel AUROC, or their mean"
     )
     tie: Fraction = Field(
-        description="mosaic scales tie with the best where they are no worse in this share of"
-        " bootstrap resamples of the held-out images, and the largest is taken; 0.05"
+        description="candidates tie with the best where they are no worse in this share of"
+        " bootstrap resamples of the held-out images; 0.05"
     )
     per_image: Positive = Field(
         description="defective copies painted per held-out image; our choice"

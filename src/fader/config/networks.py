@@ -67,7 +67,9 @@ class Fader(Length):
     batch: int = Field(ge=2, description="EAR's batch; our choice")
     lrs: list[LearningRate] = Field(min_length=1, description="η; paper {1e-3, 1e-4, 1e-5}")
     schedules: list[Literal["fixed", "warmup", "sgdr"]] = Field(
-        min_length=1, description="paper: all three"
+        min_length=1,
+        description="paper: all three; of points that tie the first is taken, so list by preference:"
+        " SGDR, which ends at a low rate, was better than a fixed rate (docs/fidelity.md)",
     )
     warmup: Positive = Field(
         description="linear warm-up, in the unit of the length; 5 epochs in the authors' code"

@@ -8,15 +8,13 @@ policy, a diagnostic, is the one exception and says so in its artefact).
 
 Twenty normals cannot tell an AUROC of .63 from one of .57. So candidates *tie* with the best where
 they are no worse than it in some share of bootstrap resamples of the held-out images, each with its
-defective copies. Among mosaic scales that tie the largest is taken, since a small mosaic leaks the
-defect (EAR). No reasoning prefers a learning rate or a schedule, so of FADeR's grid the best is
-taken: on transistor that gives .02 of image AUROC away, the first of those that tie .08
-(docs/fidelity.md).
+defective copies, and among them the one that the method's reasoning prefers is taken: for m* the
+largest, since a small mosaic leaks the defect (EAR), for FADeR the first of the grid, which the
+presets begin with the largest η, since Φ starts from nothing, and with SGDR, which ends annealed.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -189,15 +187,14 @@ class Choice(Generic[Candidate]):
 
 
 def choose(
-    candidates: Mapping[Candidate, Evidence], *, criterion: str, tie: float | None, seed: int
+    candidates: Mapping[Candidate, Evidence], *, criterion: str, tie: float, seed: int
 ) -> Choice[Candidate]:
-    """The first of the candidates that tie with the best, listed by preference; or the best.
+    """The first of the candidates that tie with the best; list them by preference.
 
     Parameters
     ----------
     criterion : see ``Evidence.value``.
-    tie : a candidate ties that is no worse than the best in this share of ``RESAMPLES`` resamples;
-        None: none is preferred, and the best is taken.
+    tie : a candidate ties that is no worse than the best in this share of ``RESAMPLES`` resamples.
     seed : of the resampling, which is the same for all candidates.
     """
     values = {name: each.value(criterion) for name, each in candidates.items()}
@@ -207,8 +204,7 @@ def choose(
     weights = np.stack([np.bincount(row, minlength=count) for row in draws]).astype(np.float64)
     resampled = {name: each.resampled(weights, criterion) for name, each in candidates.items()}
     ties = {name: float((each >= resampled[best]).mean()) for name, each in resampled.items()}
-    level = math.inf if tie is None else tie
-    chosen = next(name for name in candidates if name == best or ties[name] >= level)
+    chosen = next(name for name in candidates if name == best or ties[name] >= tie)
     aurocs = {name: each.aurocs for name, each in candidates.items()}
     return Choice(chosen, best, aurocs, values, ties)
 

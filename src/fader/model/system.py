@@ -270,10 +270,10 @@ class System:
         for scale in selection.larger_first(self.config.ear.scales):
             ear.scale = scale
             found[scale] = held.evidence(ear)
-        return self._choose(found, self.config.validation.tie).chosen
+        return self._choose(found).chosen
 
     def _fit_fader(self, ear: System, learning: Learning, run: Run) -> None:
-        """Train FADeR over its grid, and take the best point of it, label-free."""
+        """Train FADeR over its grid, and take the label-free pick."""
         assert isinstance(ear.detector, Ear)
         outcomes = search(
             ear.detector,
@@ -291,11 +291,9 @@ class System:
         picked = {"lr": best.point.lr, "schedule": best.point.schedule}
         self.load(ear.state() | _named("fader", best.state), ear.chosen | picked)
 
-    def _choose(
-        self, found: Mapping[Any, selection.Evidence], tie: float | None = None
-    ) -> selection.Choice[Any]:
-        criterion, seed = self.config.validation.criterion, seed_of(self.plan, "ties")
-        return selection.choose(found, criterion=criterion, tie=tie, seed=seed)
+    def _choose(self, found: Mapping[Any, selection.Evidence]) -> selection.Choice[Any]:
+        settings, seed = self.config.validation, seed_of(self.plan, "ties")
+        return selection.choose(found, criterion=settings.criterion, tie=settings.tie, seed=seed)
 
     # What was fitted.
 

@@ -55,8 +55,9 @@ class Phase:
 
 
 _MASKS = ("masks.base", "masks.rule", "masks.level")
+_CHOICE = ("validation.criterion", "validation.tie")
 _SPLIT = tuple(f"validation.{n}" for n in ("held", "checked", "most", "per_image", "kinds"))
-_FADER = ("fader", "unet", "loss", "score", "validation.criterion", *_MASKS, "runtime")
+_FADER = ("fader", "unet", "loss", "score", *_CHOICE, *_MASKS, "runtime")
 
 PHASES: dict[str, Phase] = {
     "dataset": Phase(
@@ -102,16 +103,7 @@ PHASES: dict[str, Phase] = {
     "mosaic": Phase(
         step="fader.steps.mosaic:search_mosaic",
         over="categories",
-        keys=(
-            "mosaic",
-            "ear.scales",
-            "score",
-            "unet",
-            "validation.criterion",
-            "validation.tie",
-            *_MASKS,
-            "runtime",
-        ),
+        keys=("mosaic", "ear.scales", "score", "unet", *_CHOICE, *_MASKS, "runtime"),
         inputs=reads.mosaic,
         outputs=writes.mosaic,
         seeded=True,

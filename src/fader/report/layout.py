@@ -43,14 +43,12 @@ def choices(config: Config) -> str:
         "search": "The mosaic scale m*, the learning rate and the schedule are",
         "fixed": "The mosaic scale is fixed beforehand; the learning rate and the schedule are",
     }[policy]
-    ties = (
-        f"; of mosaic scales that are no worse than the best in {settings.tie:.0%} of bootstrap"
-        " resamples, the largest"
-    )
+    first = "the largest scale and the first point" if policy == "search" else "the first point"
     return (
         f"{subject} chosen without labels, by {_CRITERIA[settings.criterion]} of held-out training"
-        " normals against synthetic defects painted on them"
-        f"{ties if policy == 'search' else ''}. No test label was used for any choice."
+        f" normals against synthetic defects painted on them; of candidates that are no worse than"
+        f" the best in {settings.tie:.0%} of bootstrap resamples, {first} of the grid. No test"
+        " label was used for any choice."
     )
 
 

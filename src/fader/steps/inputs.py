@@ -126,11 +126,11 @@ def without(context: Context, examples: Examples, kinds: Collection[str], fold: 
 
 
 def choose(
-    context: Context, candidates: Mapping[Candidate, Evidence], tie: float | None = None
+    context: Context, candidates: Mapping[Candidate, Evidence]
 ) -> selection.Choice[Candidate]:
-    """The label-free choice among candidates; see ``selection.choose`` for ``tie``."""
-    criterion, seed = context.config.validation.criterion, context.seed("ties")
-    return selection.choose(candidates, criterion=criterion, tie=tie, seed=seed)
+    """The label-free choice among candidates, in the order in which ties are broken."""
+    settings, seed = context.config.validation, context.seed("ties")
+    return selection.choose(candidates, criterion=settings.criterion, tie=settings.tie, seed=seed)
 
 
 def truth(context: Context) -> Truth:

@@ -45,7 +45,7 @@ def _label_free(context: Context, at: Callable[[int], Ear]) -> dict[str, Any]:
     examples = inputs.label_free(context, context.config.masks.base)
     scales = selection.larger_first(context.config.ear.scales)
     found = {scale: examples.evidence(at(scale)) for scale in scales}
-    choice = inputs.choose(context, found, context.config.validation.tie)
+    choice = inputs.choose(context, found)
     candidates = {str(m): choice.facts(m) for m in sorted(scales)}
     return {"mosaic": choice.chosen, "best": choice.best, "candidates": candidates}
 
