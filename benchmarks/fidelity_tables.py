@@ -6,8 +6,8 @@ Prints a table of EAR and one of FADeR; a row is a category under one configurat
 its AUROCs are means over seeds with the standard deviation behind ±, as the label-free choice gets
 them: every candidate's, weighted by how many of the ten splits take it by the rule of ties, in the
 order in which its run listed them. *Regret* is what each rule gives away against the best
-candidate: ties and best on twenty normals, best on a tenth of them. ``--curve`` draws EAR against its length in steps, mean
-over seeds and machines.
+candidate: ties and best on twenty normals, best on a tenth of them. ``--curve`` draws EAR against
+its length in steps, mean over seeds and machines.
 """
 
 from __future__ import annotations

@@ -68,8 +68,8 @@ class Fader(Length):
     lrs: list[LearningRate] = Field(min_length=1, description="η; paper {1e-3, 1e-4, 1e-5}")
     schedules: list[Literal["fixed", "warmup", "sgdr"]] = Field(
         min_length=1,
-        description="paper: all three; of points that tie the first is taken, so list by preference:"
-        " SGDR, which ends at a low rate, was better than a fixed rate (docs/fidelity.md)",
+        description="paper: all three; list them by preference, for the first point that ties is"
+        " taken; SGDR was better than a fixed rate (docs/fidelity.md)",
     )
     warmup: Positive = Field(
         description="linear warm-up, in the unit of the length; 5 epochs in the authors' code"
