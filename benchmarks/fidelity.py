@@ -20,8 +20,9 @@ import csv
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +159,8 @@ class Study:
         settings = self.config.ear
         ear = (InsideMasks if inside else Ear)(self.place, settings, settings.scales[0])
         began = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            ear.fit(self.fitted, Run(seed, self.category, partial(_checkpoint, Path(folder))))
+        with passing(seed, self.category) as run:
+            ear.fit(self.fitted, run)
         about = {"detector": "ear", "seed": seed, "seconds": round(time.perf_counter() - began)}
         found, rows = {}, []
         for scale in larger_first(settings.scales):
@@ -187,8 +188,7 @@ class Study:
             rows.append(about | seconds | {"point": point} | self.judged(detector, evidence))
             return evidence
 
-        with tempfile.TemporaryDirectory() as folder:
-            run = Run(seed, self.category, partial(_checkpoint, Path(folder)))
+        with passing(seed, self.category) as run:
             outcomes = search(
                 ear,
                 settings,
@@ -230,8 +230,11 @@ def chosen(
     ]
 
 
-def _checkpoint(folder: Path, stage: str) -> Checkpoint:
-    return Checkpoint(folder / stage, stage)
+@contextmanager
+def passing(seed: int, label: str) -> Iterator[Run]:
+    """A training whose checkpoints go with it."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Run(seed, label, lambda stage: Checkpoint(Path(folder) / stage, stage))
 
 
 def choices(found: dict[int, Evidence], count: int, tie: float) -> Counter[int]:
