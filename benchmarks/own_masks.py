@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import argparse
 import csv
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fidelity import passing
 
 from fader import runtime
 from fader.config import load
@@ -28,8 +28,6 @@ from fader.pipeline.context import Context
 from fader.pipeline.jobs import Job, mask_job
 from fader.pipeline.weights import planned
 from fader.steps import inputs, models
-from fader.training.checkpoint import Checkpoint
-from fader.training.loop import Run
 
 
 def main() -> None:
@@ -61,10 +59,7 @@ def main() -> None:
 def own(context: Context, machine: runtime.Machine, masker: str) -> Ear:
     """EAR trained with a masker's own masks."""
     model = models.untrained_ear(context, machine)
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(
-            context.seed("ear"), masker, lambda stage: Checkpoint(Path(folder) / stage, stage)
-        )
+    with passing(context.seed("ear"), masker) as run:
         model.fit(inputs.fitted(context, masker), run)
     return model
 
