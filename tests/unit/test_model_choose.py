@@ -141,7 +141,7 @@ def test_where_no_time_is_left_nothing_is_measured(place, monkeypatch):
     """Neither masks are made nor steps timed once what is not trained has taken the time."""
     monkeypatch.setattr(trainings, "needs", None)
     monkeypatch.setattr(system.System, "masker", None)
-    ranking = chosen(place, detectors=["pca", "unet", "ear", "fader"], minutes=1e-3)
+    ranking = chosen(place, detectors=["pca", "unet", "ear", "fader"], minutes=1e-6)
     assert [one.detector for one in ranking.candidates] == ["pca"]
     assert all("give more minutes" in reason for reason in ranking.left_out.values())
     assert len(ranking.left_out) == 3
